@@ -1,0 +1,1 @@
+"""Synthetic mammograms, benchmarks and peers."""
