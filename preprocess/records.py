@@ -370,3 +370,17 @@ class Reject:
     message: str
     instance: Instance | None = None
     """What was known of it when it failed."""
+    file_bytes: int | None = None
+    file_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedFile:
+    """What planning needs to know of one readable DICOM image, from its headers only."""
+
+    source: SourceFile
+    identity: Identity
+    """Layout and header combined; patient_id and image_id are never None here."""
+    sop_instance_uid: str | None
+    """None if absent or empty: an absent UID is never a key."""
+    file_bytes: int
