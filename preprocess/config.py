@@ -130,8 +130,12 @@ class ResultConfig(_Frozen):
     bits: int = Field(16, description="Bits per prepared pixel: 8 or 16.")
     encoding: Encoding = Field(Encoding.PNG, description="Pixel encoding inside TFRecord and Parquet.")
     window: WindowPolicy = Field(WindowPolicy.HEADER, description="VOI transformation to apply.")
-    voi: VoiPreference = Field(VoiPreference.WINDOW, description="What wins where a file has LUT and windows.")
-    voi_index: int = Field(0, ge=0, description="Which of several windows or LUTs (from 0; the last if fewer).")
+    voi: VoiPreference = Field(
+        VoiPreference.WINDOW, description="What wins where a file has LUT and windows."
+    )
+    voi_index: int = Field(
+        0, ge=0, description="Which of several windows or LUTs (from 0; the last if fewer)."
+    )
     percentile_low: float = Field(0.005, ge=0, lt=1, description="Lower rank of --window percentile.")
     percentile_high: float = Field(0.995, gt=0, le=1, description="Upper rank of --window percentile.")
     missing_window: MissingWindow = Field(
@@ -153,7 +157,9 @@ class ResultConfig(_Frozen):
     )
     folds: int = Field(5, ge=1, le=100, description="Number of patient-grouped folds.")
     seed: int = Field(0, ge=0, description="Seed of the fold rule.")
-    shard_images: int = Field(128, ge=1, le=100_000, description="Images per shard, at most (patients whole).")
+    shard_images: int = Field(
+        128, ge=1, le=100_000, description="Images per shard, at most (patients whole)."
+    )
     identifiers: Identifiers = Field(Identifiers.KEEP, description="Keep ids, or replace by keyed hashes.")
     modality: str = Field("any", description="any, or a Modality such as MG (files without one pass).")
     frames: Frames = Field(Frames.SINGLE, description="What to take of multi-frame objects.")
@@ -215,7 +221,9 @@ class ExecutionConfig(_Frozen):
     max_rejected: str = Field("5%", description="Exit 3 above this many rejects: a count or a percentage.")
     image_timeout_s: float = Field(120.0, gt=0, description="Time one image may take.")
     worker_memory: int = Field(
-        4_000_000_000, ge=500_000_000, description="Address space one worker may take beyond its start, bytes."
+        4_000_000_000,
+        ge=500_000_000,
+        description="Address space one worker may take beyond its start, bytes.",
     )
     overwrite: bool = Field(False, description="Replace a dataset made with another config.")
     dry_run: bool = Field(False, description="Plan and report, write nothing.")

@@ -37,7 +37,9 @@ REJECT_CODES: dict[str, RejectCode] = {
     ),
     # parse
     "not_dicom": RejectCode(
-        Stage.PARSE, "Named as DICOM or given explicitly, but the content is not DICOM.", "Remove or re-export."
+        Stage.PARSE,
+        "Named as DICOM or given explicitly, but the content is not DICOM.",
+        "Remove or re-export.",
     ),
     "corrupt_header": RejectCode(
         Stage.PARSE, "The data set could not be parsed as its transfer syntax says.", "Re-export the file."
@@ -46,7 +48,9 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.PARSE, "No decoder for this transfer syntax.", "Convert the file to a listed transfer syntax."
     ),
     "inflate_limit": RejectCode(
-        Stage.PARSE, "A deflated data set grows beyond the byte or ratio limit.", "Raise the limit if genuine."
+        Stage.PARSE,
+        "A deflated data set grows beyond the byte or ratio limit.",
+        "Raise the limit if genuine.",
     ),
     "sequence_too_deep": RejectCode(
         Stage.PARSE, "Sequences are nested deeper than the limit.", "The file is malformed; re-export."
@@ -91,7 +95,8 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.PARSE, "The fragments or offset tables of encapsulated Pixel Data make no sense.", "Re-export."
     ),
     "invalid_voi": RejectCode(
-        Stage.PARSE, "Window, VOI LUT or modality LUT cannot be applied (width 0, empty LUT, …).",
+        Stage.PARSE,
+        "Window, VOI LUT or modality LUT cannot be applied (width 0, empty LUT, …).",
         "Use --window minmax or percentile, or correct the header.",
     ),
     # decode
@@ -99,7 +104,8 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.DECODE, "The compressed image's own headers are not readable.", "The file is damaged."
     ),
     "codestream_mismatch": RejectCode(
-        Stage.DECODE, "The compressed image contradicts the DICOM header (size, components, precision).",
+        Stage.DECODE,
+        "The compressed image contradicts the DICOM header (size, components, precision).",
         "The file is damaged or mislabelled; re-export.",
     ),
     "codestream_truncated": RejectCode(
@@ -121,7 +127,8 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.DECODE, "The image took longer than --image-timeout.", "Raise the limit if genuine."
     ),
     "pixels_above_bits_stored": RejectCode(
-        Stage.DECODE, "Pixels use more bits than Bits Stored allows and --bits-overflow is reject.",
+        Stage.DECODE,
+        "Pixels use more bits than Bits Stored allows and --bits-overflow is reject.",
         "Use --bits-overflow clamp.",
     ),
     "blank_image": RejectCode(
@@ -136,7 +143,9 @@ REJECT_CODES: dict[str, RejectCode] = {
     ),
     # anything else
     "internal_error": RejectCode(
-        Stage.RENDER, "A fault of this program on this input.", "Please report it; other inputs are unaffected."
+        Stage.RENDER,
+        "A fault of this program on this input.",
+        "Please report it; other inputs are unaffected.",
     ),
 }
 

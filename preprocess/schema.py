@@ -96,7 +96,13 @@ class InstanceRow:
 COLUMN_NAMES: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(InstanceRow) if f.name != "labels")
 """Fixed columns in their fixed order; label columns follow."""
 
-_ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+_ARROW = {
+    "str": pa.string(),
+    "Status": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}
 _LABEL_ARROW = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
 
 
@@ -175,7 +181,10 @@ def prepared_row(prepared: Prepared, *, fold: int, shard: str, shard_row: int) -
         "pixels_sha256": prepared.pixels_sha256,
     }
     return InstanceRow(
-        source=instance.source.source, status=Status.PREPARED, labels=instance.source.labels, **fields  # type: ignore[arg-type]
+        source=instance.source.source,
+        status=Status.PREPARED,
+        labels=instance.source.labels,
+        **fields,  # type: ignore[arg-type]
     )
 
 

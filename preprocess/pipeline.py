@@ -1,0 +1,145 @@
+"""The order of the stages, and nothing else.
+
+In:  one SourceFile and the result config.
+Out: Prepared, or a Reject that says which stage stopped it and why. Nothing else ever comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from preprocess import dicom, render, roi
+from preprocess.config import BitsOverflow, ResultConfig
+from preprocess.decode import Decoder, coarse_level
+from preprocess.errors import RejectedInput
+from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile, Stage
+
+
+@dataclass(slots=True)
+class Trace:
+    """How far one input came, and how long each stage took. Exactly one of `prepared`, `reject` is set."""
+
+    instance: Instance | None = None
+    coarse: Mammogram | None = None
+    findings: roi.Findings | None = None
+    mammogram: Mammogram | None = None
+    prepared: Prepared | None = None
+    reject: Reject | None = None
+    stage: Stage = Stage.PARSE
+    seconds: dict[Stage, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Note the stage that is under way, and its time."""
+        self.stage = stage
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def prepare(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Prepared | Reject:
+    """Prepare one input. Never raises, except KeyboardInterrupt and SystemExit."""
+    trace = steps(source, config, decoder)
+    outcome = trace.prepared or trace.reject
+    assert outcome is not None
+    return outcome
+
+
+def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
+    """Prepare one input and keep what each stage gave, for `inspect`, timings and the contact sheet."""
+    trace = Trace()
+    with boundary(trace, source, config):
+        _advance(trace, source, config, decoder)
+    return trace
+
+
+def _advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
+    with trace.timed(Stage.PARSE):
+        instance = trace.instance = dicom.parse(source, config)
+    with trace.timed(Stage.DECODE):
+        coarse = trace.coarse = decoder.decode(instance, coarse_level(instance))
+    with trace.timed(Stage.ROI):
+        findings = trace.findings = roi.find(coarse, config)
+        level = _level(instance, findings, config)
+    with trace.timed(Stage.DECODE):
+        mammogram = coarse if level == coarse.level else decoder.decode(instance, level)
+        trace.mammogram = mammogram
+        _check_overflow(mammogram, config)
+    with trace.timed(Stage.RENDER):
+        trace.prepared = render.render(mammogram, findings, config)
+
+
+def _level(instance: Instance, findings: roi.Findings, config: ResultConfig) -> int:
+    if config.bits_overflow is BitsOverflow.REJECT:
+        return 0  # only full-size data can be counted against BitsStored
+    return roi.choose_level(instance, findings, config)
+
+
+def _check_overflow(mammogram: Mammogram, config: ResultConfig) -> None:
+    if mammogram.above_bits_stored and config.bits_overflow is BitsOverflow.REJECT:
+        bits = mammogram.instance.image.bits_stored
+        raise RejectedInput(
+            "pixels_above_bits_stored", f"{mammogram.above_bits_stored} pixels need more than {bits} bits"
+        )
+
+
+@contextmanager
+def boundary(trace: Trace, source: SourceFile, config: ResultConfig) -> Iterator[None]:
+    """The one boundary that turns anything that goes wrong with one input into a Reject.
+
+    BaseException, because a Rust decoder's PanicException is not an Exception. The text of an unforeseen
+    exception may quote the header, so only its type and place are kept.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except RejectedInput as error:
+        trace.reject = _reject(trace, source, config, error.code, error.message, error.stage)
+    except MemoryError:
+        trace.reject = _reject(
+            trace, source, config, "out_of_memory", "the worker's memory limit was reached"
+        )
+    except BaseException as error:  # noqa: BLE001 - see the docstring
+        message = f"{type(error).__name__} at {_place(error)}"
+        trace.reject = _reject(trace, source, config, "internal_error", message)
+
+
+def _place(error: BaseException) -> str:
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None:
+        return "?"
+    module = step.tb_frame.f_globals.get("__name__", "?")
+    return f"{module}:{step.tb_lineno}"
+
+
+def _reject(
+    trace: Trace,
+    source: SourceFile,
+    config: ResultConfig,
+    code: str,
+    message: str,
+    stage: Stage | None = None,
+) -> Reject:
+    reject = Reject(source, stage or trace.stage, code, message, trace.instance)
+    return reject if trace.instance is not None else with_file_facts(reject, config)
+
+
+def with_file_facts(reject: Reject, config: ResultConfig) -> Reject:
+    """The same reject with its file's size and hash, where the file can be read within the limits."""
+    try:
+        data = dicom.read_bytes(reject.source, config.max_file_bytes)
+    except (RejectedInput, OSError, MemoryError):
+        return reject
+    digest = hashlib.sha256(data).hexdigest()
+    return Reject(
+        reject.source, reject.stage, reject.code, reject.message, reject.instance, len(data), digest
+    )
