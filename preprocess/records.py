@@ -234,6 +234,8 @@ class CodestreamFacts:
     codestream_start: int = 0
     codestream_bytes: int = 0
     """Bytes from start to the end of EOC (or of the data)."""
+    complete: bool = True
+    """False if the data end before the tiles, tile-parts or scans they declare (then never decoded)."""
 
 
 @dataclass(frozen=True, slots=True)
