@@ -1,0 +1,255 @@
+"""JPEG 2000 and HTJ2K at any wavelet level, through the OpenJPEG library inside Pillow's wheel.
+
+In:  a bare, complete codestream (`codestream.repair`) of one component, and a level.
+Out: an int32 array of the level's exact size, as OpenJPEG decodes it (clamped to SIZ's range by the library).
+
+No other package exposes OpenJPEG's resolution reduction with the standard's sizes: Pillow rounds where T.800
+takes the ceiling, imagecodecs has no parameter for it. One code path serves all levels, so that level 0 and
+level r can never come from different libraries.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    byref,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint16,
+    c_uint32,
+    c_void_p,
+)
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.errors import RejectedInput
+
+MAX_PIXELS = 100_000_000
+"""Larger claims are refused before OpenJPEG allocates; --max-pixels is checked earlier, at parsing."""
+
+_CODEC_J2K = 0
+_STREAM_BUFFER = 1 << 20
+_PARAMETERS_BYTES = 16_384
+"""opj_dparameters_t is 8,252 bytes in 2.5; the rest is room for later fields."""
+_END = c_size_t(-1).value or 0
+_MAX_MESSAGES = 4
+
+
+class _Component(ctypes.Structure):
+    _fields_ = [
+        *((name, c_uint32) for name in ("dx", "dy", "w", "h", "x0", "y0", "prec", "bpp", "sgnd")),
+        ("resno_decoded", c_uint32),
+        ("factor", c_uint32),
+        ("data", POINTER(c_int32)),
+        ("alpha", c_uint16),
+    ]
+
+
+class _Image(ctypes.Structure):
+    _fields_ = [
+        *((name, c_uint32) for name in ("x0", "y0", "x1", "y1", "numcomps")),
+        ("color_space", c_int),
+        ("comps", POINTER(_Component)),
+        ("icc_profile_buf", c_void_p),
+        ("icc_profile_len", c_uint32),
+    ]
+
+
+_ImagePointer = POINTER(_Image)
+_READ = CFUNCTYPE(c_size_t, c_void_p, c_size_t, c_void_p)
+_SKIP = CFUNCTYPE(c_int64, c_int64, c_void_p)
+_SEEK = CFUNCTYPE(c_int, c_int64, c_void_p)
+_MESSAGE = CFUNCTYPE(None, c_char_p, c_void_p)
+
+_SIGNATURES = {
+    "opj_version": (c_char_p, []),
+    "opj_create_decompress": (c_void_p, [c_int]),
+    "opj_destroy_codec": (None, [c_void_p]),
+    "opj_set_default_decoder_parameters": (None, [c_void_p]),
+    "opj_setup_decoder": (c_int, [c_void_p, c_void_p]),
+    "opj_decoder_set_strict_mode": (c_int, [c_void_p, c_int]),
+    "opj_set_error_handler": (c_int, [c_void_p, _MESSAGE, c_void_p]),
+    "opj_set_warning_handler": (c_int, [c_void_p, _MESSAGE, c_void_p]),
+    "opj_stream_create": (c_void_p, [c_size_t, c_int]),
+    "opj_stream_destroy": (None, [c_void_p]),
+    "opj_stream_set_read_function": (None, [c_void_p, _READ]),
+    "opj_stream_set_skip_function": (None, [c_void_p, _SKIP]),
+    "opj_stream_set_seek_function": (None, [c_void_p, _SEEK]),
+    "opj_stream_set_user_data": (None, [c_void_p, c_void_p, c_void_p]),
+    "opj_stream_set_user_data_length": (None, [c_void_p, c_int64]),
+    "opj_read_header": (c_int, [c_void_p, c_void_p, POINTER(_ImagePointer)]),
+    "opj_decode": (c_int, [c_void_p, c_void_p, _ImagePointer]),
+    "opj_end_decompress": (c_int, [c_void_p, c_void_p]),
+    "opj_image_destroy": (None, [_ImagePointer]),
+}
+
+
+def _candidates() -> Iterator[str]:
+    """Pillow's own copy in each wheel layout (Linux, macOS, Windows), then the system's."""
+    spec = find_spec("PIL")
+    if spec is not None and spec.origin is not None:
+        package = Path(spec.origin).parent
+        for folder in (package.parent / "pillow.libs", package.parent / "Pillow.libs", package / ".dylibs"):
+            yield from (str(path) for path in sorted(folder.glob("*openjp2*")))
+    system = ctypes.util.find_library("openjp2")
+    if system is not None:
+        yield system
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The OpenJPEG library, loaded once.
+
+    Raises:
+        ImportError: none is found, or it lacks a function that 2.5 has.
+    """
+    for candidate in _candidates():
+        try:
+            loaded = ctypes.CDLL(candidate)
+            for name, (result, arguments) in _SIGNATURES.items():
+                function = getattr(loaded, name)
+                function.restype, function.argtypes = result, arguments
+        except (OSError, AttributeError):
+            continue
+        return loaded
+    raise ImportError("no OpenJPEG 2.5 library, which Pillow's wheel carries: reinstall Pillow")
+
+
+def version() -> str:
+    """OpenJPEG's version, such as 2.5.4."""
+    text: bytes = library().opj_version()
+    return text.decode("ascii", "replace")
+
+
+class _Stream:
+    """An opj_stream_t over bytes. Keeps its callbacks alive as long as it lives."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+        self._address = ctypes.cast(ctypes.c_char_p(data), c_void_p).value or 0
+        self._callbacks = (_READ(self._read), _SKIP(self._skip), _SEEK(self._seek))
+        lib = library()
+        self.handle = lib.opj_stream_create(_STREAM_BUFFER, 1)
+        lib.opj_stream_set_read_function(self.handle, self._callbacks[0])
+        lib.opj_stream_set_skip_function(self.handle, self._callbacks[1])
+        lib.opj_stream_set_seek_function(self.handle, self._callbacks[2])
+        lib.opj_stream_set_user_data(self.handle, None, None)
+        lib.opj_stream_set_user_data_length(self.handle, len(data))
+
+    def _read(self, target: int, size: int, _: int | None) -> int:
+        count = min(size, len(self._data) - self._position)
+        if count <= 0:
+            return _END
+        ctypes.memmove(target, self._address + self._position, count)
+        self._position += count
+        return count
+
+    def _skip(self, size: int, _: int | None) -> int:
+        if size < 0 or self._position + size > len(self._data):
+            return -1
+        self._position += size
+        return size
+
+    def _seek(self, position: int, _: int | None) -> int:
+        if not 0 <= position <= len(self._data):
+            return 0
+        self._position = position
+        return 1
+
+    def close(self) -> None:
+        library().opj_stream_destroy(self.handle)
+
+
+class _Messages:
+    """What OpenJPEG says, kept instead of printed: the first few errors, or else warnings."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.error_handler = _MESSAGE(lambda text, _: self._keep(self.errors, text))
+        self.warning_handler = _MESSAGE(lambda text, _: self._keep(self.warnings, text))
+
+    @staticmethod
+    def _keep(kept: list[str], text: bytes | None) -> None:
+        if text and len(kept) < _MAX_MESSAGES:
+            kept.append(" ".join(text.decode("ascii", "replace").split()))
+
+    def __str__(self) -> str:
+        return "; ".join(self.errors or self.warnings) or "no reason given"
+
+
+@contextmanager
+def _codec(level: int, messages: _Messages) -> Iterator[c_void_p]:
+    """A strict J2K decompressor set to `level`, destroyed on leaving."""
+    lib = library()
+    codec = c_void_p(lib.opj_create_decompress(_CODEC_J2K))
+    try:
+        lib.opj_set_error_handler(codec, messages.error_handler, None)
+        lib.opj_set_warning_handler(codec, messages.warning_handler, None)
+        parameters = ctypes.create_string_buffer(_PARAMETERS_BYTES)
+        lib.opj_set_default_decoder_parameters(parameters)
+        c_uint32.from_buffer(parameters).value = level  # cp_reduce is the first field
+        if not lib.opj_setup_decoder(codec, parameters) or not lib.opj_decoder_set_strict_mode(codec, 1):
+            raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+        yield codec
+    finally:
+        lib.opj_destroy_codec(codec)
+
+
+def decode(codestream: bytes, level: int = 0) -> npt.NDArray[np.int32]:
+    """Decode a one-component codestream at a wavelet level, on this thread, without the GIL.
+
+    Args:
+        codestream: bare and complete, EOC included.
+        level: wavelet levels to leave out, at most the codestream's own.
+
+    Returns:
+        int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0.
+
+    Raises:
+        RejectedInput: decode_failed with OpenJPEG's own words; too_many_pixels; unsupported_codestream for
+            more than one component.
+    """
+    lib, messages, stream = library(), _Messages(), _Stream(codestream)
+    image = _ImagePointer()
+    try:
+        with _codec(level, messages) as codec:
+            if not lib.opj_read_header(stream.handle, codec, byref(image)):
+                raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+            _check(image.contents)
+            decoded = lib.opj_decode(codec, stream.handle, image)
+            if not decoded or not lib.opj_end_decompress(codec, stream.handle) or messages.errors:
+                raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+            return _pixels(image.contents)
+    finally:
+        if image:
+            lib.opj_image_destroy(image)
+        stream.close()
+
+
+def _check(image: _Image) -> None:
+    if image.numcomps != 1:
+        raise RejectedInput("unsupported_codestream", f"{image.numcomps} components")
+    if (image.x1 - image.x0) * (image.y1 - image.y0) > MAX_PIXELS:
+        raise RejectedInput("too_many_pixels", f"the codestream claims more than {MAX_PIXELS} pixels")
+
+
+def _pixels(image: _Image) -> npt.NDArray[np.int32]:
+    component = image.comps[0]
+    if not component.data:
+        raise RejectedInput("decode_failed", "OpenJPEG: no pixels")
+    borrowed = np.ctypeslib.as_array(component.data, shape=(component.h, component.w))
+    return np.array(borrowed, dtype=np.int32)
