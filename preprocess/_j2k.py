@@ -68,9 +68,10 @@ class _Walk:
     progression: str | None = None
     has_roi: bool = False
     segments: int = 0
-    tiles_seen: set[int] = field(default_factory=set)
-    parts_missing: dict[int, int] = field(default_factory=dict)
-    """Tile → tile-parts that TNsot promises and that have not come yet."""
+    parts_seen: dict[int, int] = field(default_factory=dict)
+    """Tile → tile-parts found in full."""
+    parts_promised: dict[int, int] = field(default_factory=dict)
+    """Tile → TNsot, where any of its tile-parts gives it (T.800 A.4.2)."""
     complete: bool = False
     has_eoc: bool = False
     end: int = 0
@@ -258,12 +259,24 @@ def _tile_parts(data: bytes, position: int, end: int, walk: _Walk) -> None:
         position = after
     walk.has_eoc = following == EOC
     walk.end = position + (2 if walk.has_eoc else 0)
-    walk.complete = len(walk.tiles_seen) == walk.size.tiles and not walk.parts_missing
+    walk.complete = _all_there(walk)
+
+
+def _all_there(walk: _Walk) -> bool:
+    """Whether every tile-part has come.
+
+    Without EOC only TNsot can say so: a stream that gives neither may have been cut between two tile-parts,
+    and no decoder would notice.
+    """
+    promised = walk.parts_promised
+    if len(walk.parts_seen) != walk.size.tiles or (not walk.has_eoc and len(promised) != walk.size.tiles):
+        return False
+    return all(seen >= promised.get(tile, 0) for tile, seen in walk.parts_seen.items())
 
 
 def _tile_part(data: bytes, position: int, end: int, walk: _Walk) -> int | None:
     """Read one tile-part's header; return where it ends, None if the data end before it does."""
-    length, tile, psot, part, parts = struct.unpack_from(">HHIBB", data, position + 2)
+    length, tile, psot, _, parts = struct.unpack_from(">HHIBB", data, position + 2)
     walk.segments += 1
     if length != 10 or tile >= walk.size.tiles or walk.segments > _MAX_SEGMENTS:
         raise _invalid("SOT has an impossible length or tile")
@@ -274,18 +287,11 @@ def _tile_part(data: bytes, position: int, end: int, walk: _Walk) -> int | None:
     start = _header_segments(data, position + 12, position + psot if psot else end, walk)
     if struct.unpack_from(">H", data, start)[0] != SOD:
         raise _invalid("no SOD in a tile-part")
-    _count_part(walk, tile, part, parts)
+    walk.parts_seen[tile] = walk.parts_seen.get(tile, 0) + 1
+    if parts:
+        walk.parts_promised[tile] = parts
     if psot:
         return position + psot
     # Psot 0: to EOC. Packet data hold no two bytes above FF8F (T.800 B.10.1), so the first FFD9 is EOC.
     found = data.find(EOC_BYTES, start + 2, end)
     return found if found >= 0 else None
-
-
-def _count_part(walk: _Walk, tile: int, part: int, parts: int) -> None:
-    walk.tiles_seen.add(tile)
-    # TNsot may be given in any one of a tile's parts (T.800 A.4.2); TPsot counts them from 0.
-    if parts and part + 1 < parts:
-        walk.parts_missing[tile] = parts
-    elif tile in walk.parts_missing and part + 1 >= walk.parts_missing[tile]:
-        del walk.parts_missing[tile]
