@@ -107,7 +107,6 @@ class ExecutorName(StrEnum):
     """Where tasks run."""
 
     LOCAL = "local"
-    RAY = "ray"
 
 
 class LogFormat(StrEnum):
@@ -215,7 +214,6 @@ class ExecutionConfig(_Frozen):
     """How a run is carried out. Never changes a byte of shards or manifest."""
 
     gpu: bool = Field(False, description="Decode and render on GPUs.")
-    devices: str = Field("all", description="GPU indices, or all.")
     workers: int = Field(0, ge=0, description="Worker processes; 0: one per core.")
     executor: ExecutorName = Field(ExecutorName.LOCAL, description="Where tasks run.")
     max_rejected: str = Field("5%", description="Exit 3 above this many rejects: a count or a percentage.")

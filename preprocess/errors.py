@@ -14,9 +14,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
-from preprocess.records import Stage
+
+class Stage(StrEnum):
+    """Stages of the pipeline, as they appear in `reject_stage`."""
+
+    DISCOVER = "discover"
+    PARSE = "parse"
+    PLAN = "plan"
+    DECODE = "decode"
+    ROI = "roi"
+    RENDER = "render"
+    WRITE = "write"
 
 
 class RejectCode(NamedTuple):

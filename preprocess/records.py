@@ -17,23 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.errors import Stage
+
 StoredPixels = npt.NDArray[Any]
 """2-D stored values: uint8, int8, uint16 or int16 (BitsAllocated width by PixelRepresentation)."""
 
 IndexPixels = npt.NDArray[np.uint16]
 """2-D table indices: the stored value, +32768 if PixelRepresentation is 1."""
-
-
-class Stage(StrEnum):
-    """Stages of the pipeline, as they appear in `reject_stage`."""
-
-    DISCOVER = "discover"
-    PARSE = "parse"
-    PLAN = "plan"
-    DECODE = "decode"
-    ROI = "roi"
-    RENDER = "render"
-    WRITE = "write"
 
 
 class Status(StrEnum):
@@ -90,7 +80,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourceFile:
-    """One input as found: its stable name, and how to open it. Sorts by `source` in UTF-8 bytes (see discover)."""
+    """One input as found: its stable name, and how to open it. Ordered by `source` in UTF-8 bytes."""
 
     source: str
     """Relative to its input root, `/`-separated, `archive.zip::member` for members. Never absolute."""

@@ -19,7 +19,7 @@ from preprocess.records import (
     LabelValue,
     Prepared,
     Reject,
-    SourceFile,
+    ScannedFile,
     Status,
 )
 
@@ -215,12 +215,22 @@ def rejected_row(reject: Reject) -> InstanceRow:
     )
 
 
-def duplicate_row(source: SourceFile, identity_of: InstanceRow | None, **known: LabelValue) -> InstanceRow:
-    """The row of a duplicate; `duplicate_of` names the source that stays."""
+def duplicate_row(file: ScannedFile, original: str, file_sha256: str) -> InstanceRow:
+    """The row of an input whose pixels are those of `original` (a source), which stays."""
+    identity = file.identity
     return InstanceRow(
-        source=source.source,
+        source=file.source.source,
         status=Status.DUPLICATE,
-        duplicate_of=identity_of.source if identity_of else None,
-        labels=source.labels,
-        **known,  # type: ignore[arg-type]
+        duplicate_of=original,
+        patient_id=identity.patient_id,
+        image_id=identity.image_id,
+        laterality=identity.laterality,
+        view=identity.view,
+        site_id=identity.site_id,
+        machine_id=identity.machine_id,
+        split=identity.split,
+        sop_instance_uid=file.sop_instance_uid,
+        file_bytes=file.file_bytes,
+        file_sha256=file_sha256,
+        labels=file.source.labels,
     )

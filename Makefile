@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11-3.13, make and a C compiler:
+#   make demo    phantom mammograms -> dataset -> verified -> report, in minutes
+#   make test    environment, ruff, mypy --strict, import-linter, pytest
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := demo
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check lint types imports pytest slow lock clean
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/bcd-bench phantom $(DEMO)/phantoms --patients 8 --seed 1
+	$(BIN)/bcd-prep run $(DEMO)/phantoms --out $(DEMO)/dataset --format tfrecord --format parquet --format png
+	$(BIN)/bcd-prep verify $(DEMO)/dataset
+	@echo
+	@echo "Open $(DEMO)/dataset/report.html in a browser; the dataset is in $(DEMO)/dataset."
+
+test: $(READY) lint types imports pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --config .importlinter
+
+pytest: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not peers"
+
+# Long suites that CI does not run in full.
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+# Versions and hashes, no index URLs. Run after changing dependencies in pyproject.toml.
+lock:
+	$(PYTHON) -m pip install --quiet --target .venv-lock uv
+	for extra in dev prep; do \
+	  PYTHONPATH=.venv-lock .venv-lock/bin/uv pip compile pyproject.toml $$([ $$extra = prep ] || echo --extra $$extra) \
+	    --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --fork-strategy fewest --upgrade --output-file requirements-$$extra.lock; \
+	done
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,203 @@
+"""`bcd-prep`: DICOM in, verified dataset out.
+
+In:  the command line (and BCD_PREP_* of the environment).
+Out: exit codes of DESIGN §4: 0 done, 1 aborted, 2 usage, 3 too many rejects, 130 interrupted and resumable.
+
+Heavy modules are imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from preprocess import __version__
+from preprocess.errors import BcdError, RunAborted, UsageError
+from preprocess.options import ENVIRONMENT, execution_options, prep_config, result_options
+
+if TYPE_CHECKING:
+    from preprocess.runner import RunSummary
+
+EXIT_ABORTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class DefaultRun(click.Group):
+    """`bcd-prep INPUT --out OUT` means `bcd-prep run INPUT --out OUT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `run` in front unless a command or a group option comes first."""
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Turn the exception tree into exit codes and one clear line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted; run the same command again to finish", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except UsageError as error:
+            _fail(ctx, error, EXIT_USAGE)
+        except (BcdError, OSError) as error:
+            _fail(ctx, error, EXIT_ABORTED)
+
+
+def _fail(ctx: click.Context, error: BaseException, code: int) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    ctx.exit(code)
+
+
+@click.group(
+    cls=DefaultRun, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="bcd-prep")
+def main() -> None:
+    """Turn mammography DICOM into model-ready, sharded datasets. `run` is the default command."""
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, metavar="INPUT...", envvar=ENVIRONMENT + "INPUT")
+@click.option("--out", type=click.Path(path_type=Path), required=True, envvar=ENVIRONMENT + "OUT",
+              help="Folder of the dataset; must not lie inside an input.")  # fmt: skip
+@click.option("--labels", envvar=ENVIRONMENT + "LABELS",
+              help="Label table (CSV, Parquet), joined on image, patient + laterality or patient.")  # fmt: skip
+@click.option("--layout", default="auto", show_default=True, envvar=ENVIRONMENT + "LAYOUT",
+              help="auto, rsna, vindr, cmmd or pacs (see docs/layouts.md).")  # fmt: skip
+@result_options
+@execution_options
+@click.pass_context
+def run(
+    ctx: click.Context, /, inputs: tuple[str, ...], out: Path, labels: str | None, layout: str, **_: object
+) -> None:
+    """Prepare a dataset from files, folders, globs, CSV lists, zip archives or URLs.
+
+    Doing it again finishes what is missing. Every input gets a row in OUT/instances.parquet.
+    """
+    config = prep_config(ctx)
+    if not inputs:
+        raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
+    _require_cpu(gpu=config.execution.gpu)
+    from preprocess.planning import RunRequest
+    from preprocess.progress import reporter
+    from preprocess.runner import run as run_dataset
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    request = RunRequest(inputs=inputs, out=out, labels=labels, layout=layout, config=config)
+    with reporter(config.execution.log_format) as progress:
+        summary = run_dataset(request, progress)
+    _tell(summary, dry_run=config.execution.dry_run)
+    ctx.exit(summary.exit_code)
+
+
+def _require_cpu(*, gpu: bool) -> None:
+    if gpu:
+        from preprocess.doctor import examine
+
+        reasons = "; ".join(check.detail for check in examine("gpu").checks if check.status == "fail")
+        raise UsageError(f"--gpu cannot work here: {reasons or 'this version has no GPU path yet'}")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _tell(summary: RunSummary, *, dry_run: bool) -> None:
+    if dry_run:
+        click.echo(f"{summary.found} DICOM found, {summary.shards} shards planned, nothing written")
+        return
+    click.echo(
+        f"{summary.found} DICOM found = {summary.prepared} prepared + {summary.rejected} rejected"
+        f" + {summary.duplicate} duplicate; {summary.ignored} other files ignored; {summary.seconds:.1f} s"
+    )
+    for code, count in summary.rejected_by_code:
+        click.echo(f"  rejected {code}: {count}")
+    click.echo(f"{summary.out}/report.html shows what became of them")
+    if summary.exit_code:
+        click.echo("more rejects than --max-rejected allows (exit code 3)", err=True)
+
+
+@main.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--source", "inputs", multiple=True, metavar="INPUT",
+              help="Also decode inputs again with pydicom as an oracle, render and compare.")  # fmt: skip
+@click.option("--sample", default=20, show_default=True, help="How many inputs to re-decode.")
+@click.option("--seed", default=0, show_default=True, help="Which ones.")
+@click.pass_context
+def verify(ctx: click.Context, out: Path, inputs: tuple[str, ...], sample: int, seed: int) -> None:
+    """Re-read a dataset and check every hash, CRC, count and place.
+
+    Exit code 0: whole, 1: damaged, 3: incomplete.
+    """
+    from preprocess.checking import compare_with_source
+    from preprocess.verify import verify as verify_dataset
+
+    report = verify_dataset(out)
+    for problem in report.problems:
+        click.echo(problem, err=True)
+    click.echo(f"{out}: {report.status}")
+    code = {"whole": 0, "damaged": 1, "incomplete": 3}[report.status]
+    if code == 0 and inputs:
+        comparison = compare_with_source(out, inputs, sample, seed)
+        for line in comparison.lines():
+            click.echo(line)
+        code = 0 if comparison.agrees else 1
+    ctx.exit(code)
+
+
+@main.command()
+@click.argument("path", metavar="FILE")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Write a preview picture here.")
+@click.option(
+    "--draw/--no-draw", default=None, help="Draw the preview in the terminal.  [default: on a terminal]"
+)
+@result_options
+@click.pass_context
+def inspect(ctx: click.Context, /, path: str, png: Path | None, draw: bool | None, **_: object) -> None:
+    """Show what a file is, and what would become of it and why.
+
+    Exit code 0, or 1 for a file that would be rejected.
+    """
+    from preprocess.inspection import inspect_file, show
+
+    inspection = inspect_file(path, prep_config(ctx).result)
+    show(inspection, png=png, draw=sys.stdout.isatty() if draw is None else draw)
+    ctx.exit(1 if inspection.reject is not None else 0)
+
+
+@main.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def report(out: Path) -> None:
+    """Draw OUT/report.html and OUT/dataset_card.md again from the dataset."""
+    from preprocess.report import write_report
+
+    if not (out / "manifest.json").exists():
+        raise RunAborted(f"{out} is not a finished dataset (no manifest.json)")
+    click.echo(write_report(out))
+
+
+@main.command()
+@click.option("--gpu", "mode", flag_value="gpu", help="Exit 1 unless `run --gpu` can work.")
+@click.option("--cpu", "mode", flag_value="cpu", default="cpu", help="Exit 1 unless `run --cpu` can work.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also check the disk that OUT would be on.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, mode: str, out: Path | None, as_json: bool) -> None:
+    """Show versions, codecs, GPUs, and the reason for whatever cannot be used here."""
+    from preprocess.doctor import examine, show
+
+    diagnosis = examine(mode, out)
+    if as_json:
+        click.echo(diagnosis.to_json())
+    else:
+        show(diagnosis)
+    ctx.exit(0 if diagnosis.works else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What a run will do, decided before anything is written: discover → scan → labels → duplicates → shards.
+
+In:  a RunRequest.
+Out: a Plan: the shards in order, and the inputs that are in none, each with its reason. A pure function of
+     the inputs' content, the labels and the result config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from preprocess.config import PrepConfig
+from preprocess.discover import Discovery, discover
+from preprocess.duplicates import Duplicate, judge, shared_uids
+from preprocess.executors.base import Executor
+from preprocess.plan import ShardPlan, plan_shards, split_ambiguous
+from preprocess.progress import Reporter
+from preprocess.records import LabelColumn, Reject, ScannedFile, SourceFile
+from preprocess.tasks import ProbeTask, ScanTask
+
+_SCAN_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to prepare, and where to."""
+
+    inputs: tuple[str, ...]
+    out: Path
+    labels: str | None = None
+    layout: str = "auto"
+    config: PrepConfig = field(default_factory=PrepConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done: shards, and the rows of inputs that are in none."""
+
+    discovery: Discovery
+    label_columns: tuple[LabelColumn, ...]
+    shards: tuple[ShardPlan, ...]
+    rejects: tuple[Reject, ...]
+    duplicates: tuple[Duplicate, ...]
+
+
+def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Plan:
+    """Decide what is to be done; reads headers, and pixels only of inputs that share a UID."""
+    config = request.config.result
+    discovery = discover(request.inputs, request.labels, request.layout)
+    sources = discovery.sources[: config.limit]
+    for note in discovery.notes:
+        reporter.note(note)
+    scanned, rejects = _scan(sources, request, executor, reporter)
+    scanned = tuple(_labelled(file, discovery) for file in scanned)
+    kept, duplicates, conflicts = _resolve(scanned, request, executor, reporter)
+    kept, ambiguous = split_ambiguous(kept)
+    shards = plan_shards(kept, config, discovery.label_columns)
+    every = (*rejects, *conflicts, *ambiguous)
+    return Plan(discovery, discovery.label_columns, shards, every, tuple(duplicates))
+
+
+def _labelled(file: ScannedFile, discovery: Discovery) -> ScannedFile:
+    """The file with its labels joined: layout and header are both known only now."""
+    if discovery.labels is None:
+        return file
+    labels = discovery.labels.lookup(file)
+    return replace(file, source=replace(file.source, labels=labels))
+
+
+def _scan(
+    sources: Sequence[SourceFile], request: RunRequest, executor: Executor, reporter: Reporter
+) -> tuple[tuple[ScannedFile, ...], tuple[Reject, ...]]:
+    config = request.config.result
+    reporter.phase("scan", len(sources))
+    tasks = (ScanTask(chunk, config) for chunk in chunks(sources, _SCAN_CHUNK))
+    scanned: list[ScannedFile] = []
+    rejects: list[Reject] = []
+    for outcomes in executor.run(tasks):
+        bad = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
+        scanned += [outcome for outcome in outcomes if isinstance(outcome, ScannedFile)]
+        rejects += bad
+        reporter.step(len(outcomes), len(bad))
+    return tuple(sorted(scanned, key=_by_source)), tuple(sorted(rejects, key=_by_source))
+
+
+def _resolve(
+    scanned: tuple[ScannedFile, ...], request: RunRequest, executor: Executor, reporter: Reporter
+) -> tuple[tuple[ScannedFile, ...], list[Duplicate], list[Reject]]:
+    """Decide about inputs that share a SOP Instance UID, by decoding just those."""
+    groups = shared_uids(scanned)
+    if not groups:
+        return scanned, [], []
+    reporter.phase("duplicates", sum(map(len, groups)))
+    sources = [file.source for group in groups for file in group]
+    tasks = (ProbeTask(chunk, request.config.result) for chunk in chunks(sources, 8))
+    probes = {}
+    for outcomes in executor.run(tasks):
+        probes |= {probe.source.source: probe for probe in outcomes}
+        reporter.step(len(outcomes), sum(probe.reject is not None for probe in outcomes))
+    duplicates: list[Duplicate] = []
+    rejects: list[Reject] = []
+    for group in groups:
+        same, other = judge(group, probes)
+        duplicates += same
+        rejects += other
+    gone = {item.scanned.source.source for item in duplicates} | {item.source.source for item in rejects}
+    return tuple(file for file in scanned if file.source.source not in gone), duplicates, rejects
+
+
+def chunks(sources: Sequence[SourceFile], size: int) -> Iterator[tuple[SourceFile, ...]]:
+    """Cut a sequence into tuples of at most `size`."""
+    for start in range(0, len(sources), size):
+        yield tuple(sources[start : start + size])
+
+
+def _by_source(item: ScannedFile | Reject) -> bytes:
+    return item.source.source.encode("utf-8", "surrogateescape")

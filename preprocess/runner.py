@@ -1,0 +1,191 @@
+"""A run: discover → scan → plan → prepare shard by shard → manifest, resumable at every point.
+
+In:  inputs, OUT and the config.
+Out: the dataset of DESIGN §3 in OUT, and a RunSummary. `run` is the whole program as one function.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from preprocess import output
+from preprocess.discover import contains
+from preprocess.errors import UNCOUNTED_CODES, UsageError
+from preprocess.executors.base import Executor
+from preprocess.executors.local import LocalExecutor
+from preprocess.identifiers import Pseudonyms
+from preprocess.manifest import finish
+from preprocess.plan import ShardPlan
+from preprocess.planning import Plan, RunRequest, chunks, make_plan
+from preprocess.progress import Reporter, Silent
+from preprocess.records import Status
+from preprocess.report import contact_sources, write_report
+from preprocess.schema import InstanceRow, duplicate_row, rejected_row
+from preprocess.shards import ShardResult, load_finished
+from preprocess.tasks import ShardTask, ThumbnailTask
+from preprocess.thumbnails import Thumbnail
+
+_PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pyarrow", "pydicom", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What came of a run. found = prepared + rejected + duplicate; other files are `ignored`."""
+
+    out: Path
+    found: int
+    ignored: int
+    prepared: int
+    rejected: int
+    duplicate: int
+    rejected_by_code: tuple[tuple[str, int], ...]
+    shards: int
+    shards_reused: int
+    seconds: float
+    exit_code: int
+
+
+def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
+    """Prepare a dataset; doing it again finishes what is missing.
+
+    Raises UsageError (exit 2) or RunAborted (exit 1); KeyboardInterrupt leaves a resumable OUT (130).
+    """
+    reporter = reporter or Silent()
+    result, execution = request.config.result, request.config.execution
+    if contains(request.inputs, str(request.out)):
+        raise UsageError(f"--out {request.out} lies inside an input; give a folder outside of it")
+    output.refuse_foreign(request.out)
+    executor = LocalExecutor(execution.worker_count(), execution.image_timeout_s, execution.worker_memory)
+    if execution.dry_run:
+        return _summary(request, make_plan(request, executor, reporter), [], 0, time.monotonic())
+    with output.opened(request.out, result, overwrite=execution.overwrite):
+        return _run(request, executor, reporter)
+
+
+def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSummary:
+    started, begin = datetime.now(UTC), time.monotonic()
+    plan = make_plan(request, executor, reporter)
+    pseudonyms = Pseudonyms.open(request.config.result.identifiers, _key_file(request))
+    done = load_finished(request.out, plan.shards, request.config.result)
+    todo = [shard for shard in plan.shards if shard.name not in done]
+    if done:
+        reporter.note(f"{len(done)} of {len(plan.shards)} shards are finished already")
+    seconds: Counter[str] = Counter()
+    reporter.phase("prepare", sum(len(shard.sources) for shard in todo))
+    for outcome in executor.run(_shard_task(request, plan, shard, pseudonyms) for shard in todo):
+        done[outcome.result.name] = outcome.result
+        seconds.update(dict(outcome.seconds))
+        bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
+        reporter.step(len(outcome.result.rows), bad)
+    results = [done[shard.name] for shard in plan.shards]
+    rows = [pseudonyms.row(row) for row in _other_rows(plan)]
+    finish(
+        request.out,
+        results,
+        rows,
+        config=request.config.result,
+        label_columns=plan.label_columns,
+        ignored=plan.discovery.ignored,
+    )
+    summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
+    _write_run_json(request, summary, started, dict(seconds))
+    _report(request, plan, executor, reporter)
+    return summary
+
+
+def _shard_task(request: RunRequest, plan: Plan, shard: ShardPlan, pseudonyms: Pseudonyms) -> ShardTask:
+    return ShardTask(
+        shard.sources,
+        request.config.result,
+        out=request.out,
+        plan=shard,
+        label_columns=plan.label_columns,
+        pseudonyms=pseudonyms,
+    )
+
+
+def _other_rows(plan: Plan) -> Iterator[InstanceRow]:
+    """Rows of inputs that are in no shard."""
+    yield from map(rejected_row, plan.rejects)
+    for item in plan.duplicates:
+        yield duplicate_row(item.scanned, item.original.source.source, item.file_sha256)
+
+
+def _report(request: RunRequest, plan: Plan, executor: Executor, reporter: Reporter) -> None:
+    """Draw the report; its contact sheet decodes a few inputs again, so that a resumed run has one too."""
+    every = [source for shard in plan.shards for source in shard.sources]
+    chosen = contact_sources(every)
+    reporter.phase("report", len(chosen))
+    thumbnails: list[Thumbnail] = []
+    tasks = (ThumbnailTask(chunk, request.config.result) for chunk in chunks(chosen, 4))
+    for some in executor.run(tasks):
+        thumbnails += some
+        reporter.step(len(some))
+    write_report(request.out, thumbnails=sorted(thumbnails, key=lambda item: item.source))
+
+
+def _summary(
+    request: RunRequest, plan: Plan, results: Sequence[ShardResult], reused: int, begin: float
+) -> RunSummary:
+    rows = [row for result in results for row in result.rows]
+    codes = Counter(row.reject_code or "" for row in rows if row.status is Status.REJECTED)
+    codes.update(reject.code for reject in plan.rejects)
+    prepared = sum(row.status is Status.PREPARED for row in rows)
+    rejected, duplicate = sum(codes.values()), len(plan.duplicates)
+    counted = sum(count for code, count in codes.items() if code not in UNCOUNTED_CODES)
+    planned = sum(len(shard.sources) for shard in plan.shards)
+    found = planned + len(plan.rejects) + duplicate
+    allowed = request.config.execution.rejects_allowed(found - (rejected - counted))
+    return RunSummary(
+        out=request.out,
+        found=found,
+        ignored=plan.discovery.ignored,
+        prepared=prepared,
+        rejected=rejected,
+        duplicate=duplicate,
+        rejected_by_code=tuple(sorted(codes.items())),
+        shards=len(plan.shards),
+        shards_reused=reused,
+        seconds=time.monotonic() - begin,
+        exit_code=3 if counted > allowed else 0,
+    )
+
+
+def _write_run_json(
+    request: RunRequest, summary: RunSummary, started: datetime, stages: dict[str, float]
+) -> None:
+    document = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(summary.seconds, 3),
+        "images_per_second": round(summary.prepared / max(summary.seconds, 1e-9), 3),
+        "workers": request.config.execution.worker_count(),
+        "execution": request.config.execution.model_dump(mode="json"),
+        "shards_reused": summary.shards_reused,
+        "host": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "stages": {name: round(value, 3) for name, value in sorted(stages.items())},
+    }
+    output.write_json(request.out / "run.json", document)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _key_file(request: RunRequest) -> Path:
+    given = request.config.execution.key_file
+    return Path(given) if given else request.out.with_name(request.out.name + ".key")

@@ -1,0 +1,160 @@
+"""The four kinds of task that a run hands to its executor: scan, probe, shard, thumbnails.
+
+In:  sources and the result config (picklable values).
+Out: per-source outcomes. Running a task twice gives the same result; a blamed item becomes a Reject.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from preprocess import dicom, pipeline
+from preprocess.config import ResultConfig
+from preprocess.decode import CpuDecoder, decoded_sha256
+from preprocess.errors import REJECT_CODES
+from preprocess.executors.base import Heartbeat
+from preprocess.identifiers import Pseudonyms
+from preprocess.plan import ShardPlan
+from preprocess.records import LabelColumn, Prepared, Reject, ScannedFile, SourceFile, Stage
+from preprocess.shards import ShardResult, ShardWriter
+from preprocess.thumbnails import Thumbnail, make_thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """An item that killed, hung or starved its worker: rejected unread."""
+
+    index: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _SourceTask:
+    """What all tasks share: sources to go through one by one, and those already blamed."""
+
+    sources: tuple[SourceFile, ...]
+    config: ResultConfig
+    blames: tuple[Blame, ...] = ()
+
+    def blamed(self, index: int, code: str, message: str) -> Self:
+        """The same task with one source to be rejected unread."""
+        return dataclasses.replace(self, blames=(*self.blames, Blame(index, code, message)))
+
+    def _items(self, beat: Heartbeat) -> Iterator[tuple[SourceFile, Reject | None]]:
+        """Each source, with its Reject if it is to blame; the heartbeat precedes the others."""
+        blames = {blame.index: blame for blame in self.blames}
+        for index, source in enumerate(self.sources):
+            if blame := blames.get(index):
+                stage = REJECT_CODES[blame.code].stage
+                reject = Reject(source, stage, blame.code, blame.message)
+                yield source, pipeline.with_file_facts(reject, self.config)
+            else:
+                beat(index)
+                yield source, None
+
+
+@dataclass(frozen=True)
+class ScanTask(_SourceTask):
+    """Headers only: what planning needs."""
+
+    def run(self, beat: Heartbeat) -> tuple[ScannedFile | Reject, ...]:
+        """One ScannedFile or Reject per source."""
+        return tuple(blame or self._scan(source) for source, blame in self._items(beat))
+
+    def _scan(self, source: SourceFile) -> ScannedFile | Reject:
+        trace = pipeline.Trace()
+        with pipeline.boundary(trace, source, self.config):
+            return dicom.scan(source, self.config)
+        assert trace.reject is not None
+        return trace.reject
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What tells duplicates from conflicts: the file's hash and the decoded pixels' (None if rejected)."""
+
+    source: SourceFile
+    file_sha256: str
+    pixels: str | None
+    reject: Reject | None = None
+
+
+@dataclass(frozen=True)
+class ProbeTask(_SourceTask):
+    """Full decode of inputs that share a SOP Instance UID."""
+
+    def run(self, beat: Heartbeat) -> tuple[Probe, ...]:
+        """One Probe per source."""
+        return tuple(self._probe(source, blame) for source, blame in self._items(beat))
+
+    def _probe(self, source: SourceFile, blame: Reject | None) -> Probe:
+        if blame is not None:
+            return Probe(source, blame.file_sha256 or "", None, blame)
+        trace = pipeline.Trace(stage=Stage.DECODE)
+        with pipeline.boundary(trace, source, self.config):
+            trace.instance = dicom.parse(source, self.config)
+            pixels = CpuDecoder().decode(trace.instance).pixels
+            shape = f"{pixels.shape[0]}x{pixels.shape[1]} {pixels.dtype}"
+            return Probe(source, trace.instance.file_sha256, f"{shape} {decoded_sha256(pixels)}")
+        assert trace.reject is not None
+        reject = pipeline.with_file_facts(trace.reject, self.config)
+        return Probe(source, reject.file_sha256 or "", None, reject)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOutcome:
+    """A committed shard, and the seconds its stages took."""
+
+    result: ShardResult
+    seconds: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class ShardTask(_SourceTask):
+    """Prepare a shard's images one by one and commit it."""
+
+    out: Path = Path()
+    plan: ShardPlan | None = None
+    label_columns: tuple[LabelColumn, ...] = ()
+    pseudonyms: Pseudonyms | None = None
+
+    def run(self, beat: Heartbeat) -> ShardOutcome:
+        """Write the shard atomically; OSError if the disk does not take it."""
+        assert self.plan is not None
+        assert self.pseudonyms is not None
+        decoder, clock = CpuDecoder(), pipeline.Trace()
+        with ShardWriter(self.out, self.plan, self.config, self.label_columns, self.pseudonyms) as writer:
+            for source, blame in self._items(beat):
+                outcome: Prepared | Reject
+                if blame is None:
+                    trace = pipeline.steps(source, self.config, decoder)
+                    for stage, seconds in trace.seconds.items():
+                        clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
+                    outcome = trace.outcome()
+                else:
+                    outcome = blame
+                with clock.timed(Stage.WRITE):
+                    writer.reject(outcome) if isinstance(outcome, Reject) else writer.add(outcome)
+            with clock.timed(Stage.WRITE):
+                result = writer.commit()
+        return ShardOutcome(result, tuple(sorted((k.value, v) for k, v in clock.seconds.items())))
+
+
+@dataclass(frozen=True)
+class ThumbnailTask(_SourceTask):
+    """Small pictures of originals for the report's contact sheet."""
+
+    def run(self, beat: Heartbeat) -> tuple[Thumbnail, ...]:
+        """One thumbnail per source that could be prepared."""
+        thumbnails = []
+        for source, blame in self._items(beat):
+            if blame is None:
+                trace = pipeline.steps(source, self.config, CpuDecoder())
+                if trace.prepared is not None and trace.coarse is not None:
+                    thumbnails.append(make_thumbnail(trace.coarse, trace.prepared.geometry.box))
+        return tuple(thumbnails)
