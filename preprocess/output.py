@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from preprocess.atomic import write_atomically
 from preprocess.config import SCHEMA_VERSION, ResultConfig
 from preprocess.errors import ConfigMismatch, OutputLocked, RunAborted, UsageError
 
@@ -113,11 +114,6 @@ def _clear(out: Path) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write JSON atomically: temporary name, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    """Write JSON with sorted keys, atomically; raises RunAborted."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())
