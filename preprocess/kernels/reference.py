@@ -3,6 +3,37 @@
 In and out: as each function says. `cuda.py` exports the same names and must return the same bytes.
 """
 
+from preprocess.kernels._mask import (
+    border_connected,
+    bounds,
+    dilate,
+    erode,
+    histogram,
+    largest_component,
+    opened,
+    otsu,
+    shift_mean,
+    side_masses,
+    triangle,
+    within,
+)
 from preprocess.kernels._resample import block_mean, look_up, resample, to_index
 
-__all__ = ["block_mean", "look_up", "resample", "to_index"]
+__all__ = [
+    "block_mean",
+    "border_connected",
+    "bounds",
+    "dilate",
+    "erode",
+    "histogram",
+    "largest_component",
+    "look_up",
+    "opened",
+    "otsu",
+    "resample",
+    "shift_mean",
+    "side_masses",
+    "to_index",
+    "triangle",
+    "within",
+]
