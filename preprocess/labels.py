@@ -1,0 +1,211 @@
+"""Label tables joined to images: by image id, by patient and laterality, or by patient.
+
+In:  Table values with the profile that explains their columns (layouts/ has those of known data sets).
+Out: LabelTable: typed label columns with their level, and the labels and identity of any one image.
+
+    read_table ─→ Table ─┐
+    profile (layouts/) ──┴─ build ─→ LabelTable ─ join(scanned files) ─→ Joined: files with labels, counts
+
+The same `LabelTable.match` runs twice: at discovery with what the layout says, so that even a Reject
+keeps its labels, and after the scan with what the headers add (`join`), for layouts that say nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from preprocess.label_groups import FINENESS, Group, LabelSource, Role, TableProfile, make_group, merged
+from preprocess.label_values import cast, widest
+from preprocess.names import stem
+from preprocess.records import (
+    Identity,
+    Label,
+    LabelColumn,
+    LabelLevel,
+    LabelValue,
+    ScannedFile,
+    SourceFile,
+)
+
+__all__ = [
+    "Joined",
+    "LabelSource",
+    "LabelTable",
+    "Match",
+    "Role",
+    "TableProfile",
+    "build",
+    "join",
+    "labelled",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What the tables say of one image: identity completed, labels, and the rows they came from."""
+
+    identity: Identity
+    labels: tuple[Label, ...]
+    rows: tuple[tuple[int, int], ...]
+    """(group, row) of every label row used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Files with labels, and how many rows and images found no partner."""
+
+    files: tuple[ScannedFile, ...]
+    rows_unmatched: int
+    images_unmatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """All label tables of a run, typed, indexed, with one declaration per label column."""
+
+    columns: tuple[LabelColumn, ...]
+    notes: tuple[str, ...]
+    """Columns that were not kept and why; never values."""
+    _groups: tuple[Group, ...]
+
+    def lookup(self, identity: Identity, sop_instance_uid: str | None, stem: str | None) -> tuple[Label, ...]:
+        """The labels of one image; empty if no row describes it."""
+        return self.match(identity, Identity(), sop_instance_uid, stem).labels
+
+    def match(
+        self, layout: Identity, header: Identity, sop_instance_uid: str | None, stem: str | None
+    ) -> Match:
+        """Labels and completed identity of one image.
+
+        Rows are looked for by SOP Instance UID, image id and file stem, by patient and laterality, or by
+        patient, as the table has it. The layout's identity wins over the table's, that over the header's
+        (whose laterality is sometimes wrong).
+        """
+        found: list[tuple[int, int]] = []
+        for number, group in enumerate(self._groups):
+            row = group.find(merged(layout, header), sop_instance_uid, stem)
+            if row is not None:
+                layout = merged(layout, group.identities[row])
+                if group.role is not Role.IDENTITY:
+                    found.append((number, row))
+        return Match(layout, self._labels(found), tuple(found))
+
+    def of_list_row(self, row: int) -> tuple[Identity, tuple[Label, ...]]:
+        """Identity and labels of a row of the input lists, counted over all lists in their order."""
+        for number, group in enumerate(self._groups):
+            if group.role is Role.LIST:
+                return group.identities[row], self._labels([(number, row)])
+        raise IndexError(row)
+
+    def row_count(self) -> int:
+        """Label rows that can find an image."""
+        return sum(len(group.rows) for group in self._label_groups())
+
+    def unmatched(self, used: set[tuple[int, int]]) -> int:
+        """How many label rows found no image, given those that did."""
+        return sum(
+            (number, first) not in used
+            for number, group in enumerate(self._groups)
+            if group.role is Role.LABELS
+            for first in group.first_of
+        )
+
+    def _label_groups(self) -> list[Group]:
+        return [group for group in self._groups if group.role is Role.LABELS]
+
+    def _labels(self, rows: list[tuple[int, int]]) -> tuple[Label, ...]:
+        if not rows:
+            return ()
+        values: dict[str, LabelValue] = {}
+        for number, row in rows:
+            group = self._groups[number]
+            for name, value in zip(group.names, group.rows[row], strict=True):
+                if values.get(name) is None:
+                    values[name] = value
+        return tuple(
+            Label(column.name, cast(values[column.name], column.kind))
+            for column in self.columns
+            if column.name in values
+        )
+
+
+def join(
+    table: LabelTable | None, scanned: Iterable[ScannedFile], rejected: Iterable[SourceFile] = ()
+) -> Joined:
+    """Give every scanned file its labels and what the tables add to its identity.
+
+    `rejected` sources take no part but their rows count as matched: their labels came at discovery.
+    Idempotent; keeps order.
+    """
+    used: set[tuple[int, int]] = set()
+    files = []
+    unlabelled = 0
+    for file in scanned:
+        source, match = labelled(table, file.source, file.identity, file.sop_instance_uid)
+        used.update(match.rows)
+        unlabelled += not source.labels
+        identity = merged(source.identity, file.identity)
+        files.append(dataclasses.replace(file, source=source, identity=identity))
+    for source in rejected:
+        used.update(labelled(table, source, Identity(), None)[1].rows)
+    has_labels = table is not None and bool(table.columns)
+    return Joined(
+        tuple(files),
+        rows_unmatched=table.unmatched(used) if table else 0,
+        images_unmatched=unlabelled if has_labels else 0,
+    )
+
+
+def labelled(
+    table: LabelTable | None, source: SourceFile, header: Identity, sop_instance_uid: str | None
+) -> tuple[SourceFile, Match]:
+    """One source with its labels and completed identity; labels it has already are kept."""
+    if table is None:
+        return source, Match(source.identity, source.labels, ())
+    name = stem(source.member or source.path)
+    match = table.match(source.identity, header, sop_instance_uid, name)
+    labels = _combined(table.columns, source.labels, match.labels)
+    if labels == source.labels and match.identity == source.identity:
+        return source, match
+    return dataclasses.replace(source, identity=match.identity, labels=labels), match
+
+
+def build(sources: Sequence[LabelSource]) -> LabelTable | None:
+    """Type, check and index label tables; None if there are none.
+
+    Raises:
+        UsageError: a table has no column to join on, or two rows of one key differ.
+    """
+    kinds: dict[tuple[Role, str], list[LabelSource]] = {}
+    for source in sources:
+        kinds.setdefault((source.role, source.profile.name), []).append(source)
+    notes: list[str] = []
+    # Identity first: laterality from one table may be the key of the next.
+    order = sorted(kinds, key=lambda key: (key[0] is not Role.IDENTITY, key[0] is not Role.LIST, key[1]))
+    groups = tuple(make_group(kinds[key], notes) for key in order)
+    return LabelTable(_columns(groups), tuple(dict.fromkeys(notes)), groups) if groups else None
+
+
+def _combined(
+    columns: tuple[LabelColumn, ...], known: tuple[Label, ...], more: tuple[Label, ...]
+) -> tuple[Label, ...]:
+    if not known or not more:
+        return known or more
+    values = {label.name: label for label in more}
+    values |= {label.name: label for label in known if label.value is not None or label.name not in values}
+    return tuple(values[column.name] for column in columns if column.name in values)
+
+
+def _columns(groups: tuple[Group, ...]) -> tuple[LabelColumn, ...]:
+    """One declaration per name over all groups: the widest kind, the finest level."""
+    kinds: dict[str, list[str]] = {}
+    levels: dict[str, list[LabelLevel]] = {}
+    for group in groups:
+        for name, kind, level in zip(group.names, group.kinds, group.levels, strict=True):
+            kinds.setdefault(name, []).append(kind)
+            levels.setdefault(name, []).append(level)
+    return tuple(
+        LabelColumn(name, widest(kinds[name]), max(levels[name], key=FINENESS.index)) for name in kinds
+    )

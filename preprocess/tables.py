@@ -1,0 +1,138 @@
+"""Label tables and file lists as text: nothing is typed yet (label_values.py decides types).
+
+In:  a CSV, TSV or Parquet file: local path, fsspec URL, or a member of a zip archive.
+Out: Table, named columns of text with None where a cell is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from preprocess.errors import UsageError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+_MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "<na>"})
+
+Cell = str | None
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows as text; all rows have as many cells as there are columns."""
+
+    name: str
+    """For messages: the file's name without its folder."""
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, name: str) -> list[Cell]:
+        """All cells of one column, in row order."""
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]
+
+
+def is_url(path: str) -> bool:
+    """True for fsspec URLs; `file://` counts as one, discover.py turns it into a path."""
+    return "://" in path
+
+
+def is_table_name(path: str) -> bool:
+    """True if the name ends like a table this module reads."""
+    return path.lower().endswith(TABLE_SUFFIXES)
+
+
+def read_table(path: str, member: str | None = None) -> Table:
+    """Read a table; empty cells and the usual words for missing (NA, NaN, None, null, …) become None.
+
+    Raises:
+        UsageError: the file is missing, unreadable, or not a table.
+    """
+    name = PurePosixPath(member or path).name
+    if not is_table_name(name):
+        raise UsageError(f"{name}: a table must be .csv, .tsv or .parquet (save spreadsheets as CSV)")
+    try:
+        data = _read(path, member)
+        return _parquet(name, data) if name.lower().endswith(".parquet") else _csv(name, data)
+    except (OSError, KeyError, ImportError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{name}: the table cannot be read ({type(error).__name__})") from error
+    except (csv.Error, ValueError) as error:
+        raise UsageError(f"{name}: not a table: {error}") from error
+
+
+def stack(name: str, tables: list[Table]) -> Table:
+    """One table below the other; a column that a table lacks is None there."""
+    if len(tables) == 1:
+        return tables[0]
+    columns = tuple(dict.fromkeys(column for table in tables for column in table.columns))
+    rows: list[Row] = []
+    for table in tables:
+        where = [table.columns.index(c) if c in table.columns else None for c in columns]
+        rows += [tuple(None if i is None else row[i] for i in where) for row in table.rows]
+    return Table(name, columns, tuple(rows))
+
+
+def _read(path: str, member: str | None) -> bytes:
+    if is_url(path):
+        import fsspec
+
+        with fsspec.open(path, "rb") as file:
+            data: bytes = file.read()
+    else:
+        with open(path, "rb") as file:
+            data = file.read()
+    if member is None:
+        return data
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read(member)
+
+
+def _csv(name: str, data: bytes) -> Table:
+    text = data.decode("utf-8-sig")
+    first = text.partition("\n")[0]
+    # Excel writes `;` where the decimal comma rules; the header is the one line without numbers.
+    delimiter = max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    header = next(lines, [])
+    return _table(name, header, [row for row in lines if row])
+
+
+def _parquet(name: str, data: bytes) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data), page_checksum_verification=True)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"damaged Parquet ({type(error).__name__})") from error
+    columns = [[None if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
+    return _table(name, table.column_names, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _table(name: str, header: list[str], lines: Sequence[Sequence[Cell]]) -> Table:
+    names = [column.strip() for column in header]
+    # A nameless first column is the index that pandas writes.
+    kept = [i for i, column in enumerate(names) if column and not column.startswith("Unnamed: ")]
+    columns = tuple(names[i] for i in kept)
+    if not columns:
+        raise ValueError("it has no header")
+    if len(set(columns)) < len(columns):
+        raise ValueError("two columns have the same name")
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if len(line) > len(names):
+            raise ValueError(f"row {number} has more cells than the header")
+        cells = [*line, *[None] * (len(names) - len(line))]
+        rows.append(tuple(_cell(cells[i]) for i in kept))
+    return Table(name, columns, tuple(rows))
+
+
+def _cell(raw: Cell) -> Cell:
+    text = (raw or "").strip()
+    return None if text.lower() in _MISSING else text
