@@ -1,0 +1,170 @@
+"""One frame's bytes out of Pixel Data, by structure only (PS3.5 A.4, PS3.3 C.7.6.3.1.8).
+
+In:  the data set's bytes, where Pixel Data is, how many frames there are and which is wanted.
+Out: the frame's bytes, fragments joined.
+
+Nothing is ever found by looking for an image's first bytes: several JPEG processes begin alike. A marker is
+consulted in one case only, as in pydicom.encaps: many frames, more fragments than frames and no offset table.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import NamedTuple
+
+from preprocess._elements import ITEM, SEQUENCE_END, UNDEFINED
+from preprocess.errors import RejectedInput
+
+_END_OF_IMAGE = b"\xff\xd9"
+_TRAILER = 10
+
+
+class Fragment(NamedTuple):
+    """data[start:end] of one fragment; its item tag is at start − 8."""
+
+    start: int
+    end: int
+
+
+class OffsetTable(NamedTuple):
+    """Extended Offset Table and its lengths, one entry a frame."""
+
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+def native_frame(data: bytes, start: int, available: int, frame_bytes: int, frame: int) -> bytes:
+    """A frame of native Pixel Data. More bytes than needed (padding, undeclared frames) are left alone.
+
+    Raises:
+        RejectedInput: pixel_data_length.
+    """
+    check_native_length(available, frame_bytes, frame)
+    first = start + frame * frame_bytes
+    return data[first : first + frame_bytes]
+
+
+def check_native_length(available: int, frame_bytes: int, frame: int) -> None:
+    """Refuse native Pixel Data that end before the wanted frame does.
+
+    Raises:
+        RejectedInput: pixel_data_length.
+    """
+    needed = (frame + 1) * frame_bytes
+    if available < needed:
+        raise RejectedInput("pixel_data_length", f"{available} bytes of {needed} that the frame needs")
+
+
+def encapsulated_frame(
+    data: bytes, start: int, frames: int, frame: int, extended: OffsetTable | None = None
+) -> bytes:
+    """A frame of encapsulated Pixel Data.
+
+    Args:
+        data: Bytes of the data set.
+        start: Where the value of Pixel Data begins.
+        frames: Number of Frames.
+        frame: Index of the frame wanted, from 0.
+        extended: Extended Offset Table (7FE0,0001) and Lengths (7FE0,0002), if there is one.
+
+    Raises:
+        RejectedInput: invalid_encapsulation.
+    """
+    table, fragments = read_fragments(data, start)
+    if not fragments:
+        raise _invalid("no fragments")
+    if extended is not None:
+        chosen = [_extended_fragment(extended, fragments, frame)]
+    else:
+        chosen = _frame_fragments(data, table, fragments, (frames, frame))
+    if len(chosen) == 1:
+        return data[chosen[0].start : chosen[0].end]
+    return b"".join(data[fragment.start : fragment.end] for fragment in chosen)
+
+
+def read_fragments(data: bytes, start: int) -> tuple[tuple[int, ...], list[Fragment]]:
+    """Basic Offset Table and the fragments after it. A missing delimiter at the end of the data is tolerated.
+
+    Raises:
+        RejectedInput: invalid_encapsulation.
+    """
+    fragments: list[Fragment] = []
+    position = start
+    while position + 8 <= len(data):
+        group, element, length = struct.unpack_from("<HHI", data, position)
+        tag = group << 16 | element
+        if tag == SEQUENCE_END:
+            break
+        if tag != ITEM or length == UNDEFINED:
+            raise _invalid(f"no fragment at byte {position - start} of Pixel Data")
+        position += 8
+        if position + length > len(data):
+            missing = position + length - len(data)
+            raise _invalid(f"fragment {len(fragments)} ends {missing} bytes after the file")
+        fragments.append(Fragment(position, position + length))
+        position += length
+    if not fragments:
+        raise _invalid("no basic offset table")
+    first = fragments.pop(0)
+    entries = (first.end - first.start) // 4
+    return struct.unpack_from(f"<{entries}I", data, first.start), fragments
+
+
+def _frame_fragments(
+    data: bytes, table: tuple[int, ...], fragments: list[Fragment], which: tuple[int, int]
+) -> list[Fragment]:
+    frames, frame = which
+    groups = _by_table(table, fragments)
+    if groups is not None and len(groups) == frames:
+        return groups[frame]
+    # With one frame a table has nothing to say, so a wrong one does no harm: all fragments are that frame.
+    if frames == 1:
+        return fragments
+    if table:
+        raise _invalid(f"the basic offset table does not divide the fragments into {frames} frames")
+    if len(fragments) == frames:
+        return [fragments[frame]]
+    groups = _by_markers(data, fragments)
+    if len(groups) != frames:
+        raise _invalid(f"{len(fragments)} fragments and no offset table for {frames} frames")
+    return groups[frame]
+
+
+def _by_table(table: tuple[int, ...], fragments: list[Fragment]) -> list[list[Fragment]] | None:
+    """Fragments of each frame, None if the offsets are not those of fragments in ascending order."""
+    origin = fragments[0].start - 8
+    index = {fragment.start - 8 - origin: n for n, fragment in enumerate(fragments)}
+    starts = [index.get(offset) for offset in table]
+    if not starts or starts[0] != 0 or None in starts:
+        return None
+    edges = [n for n in starts if n is not None] + [len(fragments)]
+    if any(left >= right for left, right in pairwise(edges)):
+        return None
+    return [fragments[left:right] for left, right in pairwise(edges)]
+
+
+def _by_markers(data: bytes, fragments: list[Fragment]) -> list[list[Fragment]]:
+    """Frames end with the fragments whose last bytes hold an end-of-image marker (as pydicom.encaps)."""
+    groups: list[list[Fragment]] = [[]]
+    for fragment in fragments:
+        groups[-1].append(fragment)
+        if _END_OF_IMAGE in data[max(fragment.start, fragment.end - _TRAILER) : fragment.end]:
+            groups.append([])
+    return groups if groups[-1] else groups[:-1]
+
+
+def _extended_fragment(table: OffsetTable, fragments: list[Fragment], frame: int) -> Fragment:
+    """One fragment a frame, its exact length from the table (PS3.3 C.7.6.3.1.8)."""
+    if frame >= min(len(table.offsets), len(table.lengths)):
+        raise _invalid("the extended offset table has no entry for the frame")
+    start = fragments[0].start + table.offsets[frame]
+    fragment = next((f for f in fragments if f.start == start), None)
+    length = table.lengths[frame]
+    if fragment is None or not 0 < length <= fragment.end - fragment.start:
+        raise _invalid("the extended offset table does not point at a fragment")
+    return Fragment(start, start + length)
+
+
+def _invalid(message: str) -> RejectedInput:
+    return RejectedInput("invalid_encapsulation", message)
