@@ -4,9 +4,9 @@ In:  stored values at any wavelet level, Pixel Padding Value (Range Limit), how 
 Out: masks, and stored values with padding replaced. One integer rule for all levels.
 
 A pixel is padding if its value is within T of [low, high] and it is 8-connected to the frame's border through
-such pixels. T = max(1, 2^BitsStored / 1024): the transform mixes padding with its neighbours, and lossy streams
-do not keep it exactly, so equality alone means nothing at level ≥ 1. What overshoots at the padding's rim is
-further away than any T that would spare the tissue: callers that must not see it use `rim`.
+such pixels. T = max(1, 2^BitsStored / 1024): the transform mixes padding with its neighbours, and lossy
+streams do not keep it exactly, so equality alone means nothing at level ≥ 1. What overshoots at the padding's
+rim is further away than any T that would spare the tissue: callers that must not see it use `rim`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from preprocess.records import ImageHeader, Padding, StoredPixels
 Mask = npt.NDArray[np.bool_]
 
 RIM = 3
-"""Samples round the padding that a 5/3 low-pass may have mixed with it: 2 at any level, and one for clamping."""
+"""Samples round the padding that a 5/3 low-pass may have mixed with it: 2 at any level, and 1 to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ def replacement(
 ) -> int | None:
     """What replaces the padding, or None where it displays at least as dark as every unpadded pixel.
 
-    padded: the padding mask of `pixels`. inverted: whether larger stored values display darker. mixed: whether
-    the level has mixed padding with its neighbours (level ≥ 1), whose rim then says nothing. Padding that is
-    brighter by no more than T is left as it is.
+    padded: the padding mask of `pixels`. inverted: whether larger stored values display darker. mixed:
+    whether the level has mixed padding with its neighbours (level ≥ 1), whose rim then says nothing. Padding
+    that is brighter by no more than T is left as it is.
     """
     padding_values, unpadded = pixels[padded], pixels[~rim(padded) if mixed else ~padded]
     if padding_values.size == 0 or unpadded.size == 0:

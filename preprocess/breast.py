@@ -1,0 +1,134 @@
+"""The breast mask: which part of a thumbnail is the breast. Integers only, so every device finds the same.
+
+In:  a thumbnail of values that grow with displayed brightness, and where it may look (bright padding is out).
+Out: a Mask, or None where nothing looks like a breast on a background.
+
+Otsu finds the dark class, but where a label or an implant is far brighter than the breast its threshold lies
+inside the breast. So the background's peak is looked for in the dark class, and the threshold is put at the
+peak's foot (triangle). What is left is opened against lines, letters and film edges, and the largest
+component is taken. If that is a rectangle, it is the exposed field, not the breast: the search goes on inside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.kernels import reference as kernels
+
+Values = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+_SMOOTH = np.ones(5, dtype=np.int64)
+_PASSES = 3
+_AREA_DIVISOR = 64
+"""A breast covers at least 1/64 of the frame; in RSNA's most padded pictures it is 10 %."""
+_SIDE_DIVISOR = 16
+"""Its box's sides are at least 1/16 of the frame's."""
+
+
+def find(display: Values, field: Mask) -> Mask | None:
+    """The breast in `field`, or None."""
+    found = None
+    for _ in range(_PASSES):
+        limits = _thresholds(display, field)
+        if limits is None:
+            break
+        component = _component(display, field, *limits)
+        if not _plausible(component):
+            break
+        shrunk = 50 * np.count_nonzero(component) < 49 * np.count_nonzero(field)
+        found = component
+        if not (shrunk and _rectangular(component)):
+            break
+        field = component
+    return found
+
+
+def _thresholds(display: Values, field: Mask) -> tuple[int, int] | None:
+    """(foreground, bright): values above them are not background, and brighter than most tissue.
+
+    None where the field has one value only, or its dark class is no background: too wide for its distance.
+    """
+    values = display[field]
+    if values.size == 0:
+        return None
+    low, high = int(values.min()), int(values.max())
+    shift = max(0, (high - low).bit_length() - 10)
+    counts = kernels.histogram(display, field, low, shift)
+    split = kernels.otsu(counts)
+    if split < 0:
+        return None
+    smooth = np.convolve(counts, _SMOOTH, mode="same")
+    foot = kernels.triangle(smooth, int(np.argmax(smooth[: split + 1])))
+    if not _separated(counts, foot):
+        return None
+    above = counts.copy()
+    above[: foot + 1] = 0
+    bright = max(kernels.otsu(above), foot)
+    return low + ((foot + 1) << shift) - 1, low + ((bright + 1) << shift) - 1
+
+
+def _separated(counts: npt.NDArray[np.int64], threshold: int) -> bool:
+    """Whether the bins up to the threshold are a background: the means are at least 4 of its σ apart."""
+    index = np.arange(counts.size)
+    dark, light = counts[: threshold + 1], counts[threshold + 1 :]
+    n, total = int(dark.sum()), int((dark * index[: threshold + 1]).sum())
+    squares = int((dark * index[: threshold + 1] ** 2).sum())
+    other_n, other_total = int(light.sum()), int((light * index[threshold + 1 :]).sum())
+    if n == 0 or other_n == 0:
+        return False
+    return bool(16 * (squares * n - total**2) * other_n**2 <= (other_total * n - total * other_n) ** 2)
+
+
+def _component(display: Values, field: Mask, foreground: int, bright: int) -> Mask:
+    """The largest compact foreground component, holes filled, lines and film edges taken off."""
+    mask = field & (display > foreground)
+    mask &= ~_film_edges(display > bright)
+    mask = ~kernels.border_connected(~mask)
+    longer = max(mask.shape)
+    reach = (longer >> 6, longer >> 7)
+    core = kernels.largest_component(kernels.opened(mask, *reach))
+    return kernels.largest_component(mask & kernels.dilate(core, *reach))
+
+
+def _film_edges(bright: Mask) -> Mask:
+    """Straight bright bands along the sides of the frame that end within 1/8 of it, with 2 pixels of blur."""
+    edges = np.zeros_like(bright)
+    for axis in (0, 1):
+        counts = np.count_nonzero(bright, axis=1 - axis)
+        length = bright.shape[1 - axis]
+        for reverse in (False, True):
+            thickness = _band(counts[::-1] if reverse else counts, length)
+            lines = slice(len(counts) - thickness, None) if reverse else slice(0, thickness)
+            edges[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = True
+    return edges
+
+
+def _band(counts: npt.NDArray[np.intp], length: int) -> int:
+    """Lines of a bright band: all but 1/20 of each is bright, and of what follows less than half."""
+    full = 20 * counts >= 19 * length
+    thickness = int(np.argmin(full)) if not full.all() else len(full)
+    inside = thickness + 2
+    if thickness == 0 or 8 * thickness > len(counts) or inside >= len(counts):
+        return 0
+    return inside if 2 * int(counts[inside]) < length else 0
+
+
+def _plausible(component: Mask) -> bool:
+    """Whether it may be a breast: large enough, not a line, and filling at least a quarter of its box."""
+    area = int(np.count_nonzero(component))
+    top, bottom, left, right = kernels.bounds(component)
+    rows, columns = component.shape
+    shortest = min(rows, columns)
+    return (
+        _AREA_DIVISOR * area >= rows * columns
+        and _SIDE_DIVISOR * min(bottom - top, right - left) >= shortest
+        and 4 * area >= (bottom - top) * (right - left)
+    )
+
+
+def _rectangular(component: Mask) -> bool:
+    """Whether it fills 97 % of its box: an exposed field. A breast's outline leaves more."""
+    top, bottom, left, right = kernels.bounds(component)
+    return bool(100 * np.count_nonzero(component) >= 97 * (bottom - top) * (right - left))
