@@ -1,0 +1,104 @@
+"""One function per family of transfer syntaxes: encoded frame → samples, on the CPU.
+
+In:  an Instance whose codestream facts agree with its header, and a wavelet level.
+Out: Samples, of the level's exact size. Which library decodes what:
+     JPEG 2000, HTJ2K       OpenJPEG, all levels through one path (openjpeg.py)
+     JPEG, JPEG Lossless    libjpeg-turbo 3 (imagecodecs.jpeg8): 8 and 12 bits; SOF3 at 2-16 bits
+     JPEG-LS                CharLS (imagecodecs.jpegls)
+     RLE, native            NumPy, PackBits of imagecodecs
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from preprocess import openjpeg
+from preprocess.codestream import compression_of, repair
+from preprocess.errors import RejectedInput
+from preprocess.records import CodestreamFacts, Compression, ImageHeader
+from preprocess.stored import Samples, stored_dtype
+
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_RLE_SLACK = 1_024
+"""Bytes a segment may expand to beyond its plane: trailing padding that some writers add."""
+
+
+def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | None, level: int) -> Samples:
+    """Decode one frame at a wavelet level (0 for everything but JPEG 2000 and HTJ2K).
+
+    Raises:
+        RejectedInput: decode_failed, codestream_truncated, codestream_mismatch, pixel_data_length.
+    """
+    compression = compression_of(image.transfer_syntax_uid)
+    if compression is Compression.NATIVE:
+        return _native(payload, image)
+    if compression is Compression.RLE:
+        return _rle(payload, image)
+    if facts is None:
+        raise RejectedInput("codestream_invalid", "the compressed frame was not read")
+    codestream = repair(payload, facts)
+    if compression in (Compression.JPEG_2000, Compression.HTJ2K):
+        values = openjpeg.decode(codestream, level)
+        return Samples(values, facts.precision, facts.signed, "openjpeg")
+    if compression is Compression.JPEG_LS:
+        decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
+        return Samples(decoded, facts.precision, False, "charls")
+    return Samples(
+        _imagecodecs(imagecodecs.jpeg8_decode, codestream), facts.precision, False, "libjpeg-turbo"
+    )
+
+
+def _imagecodecs(
+    decode: Callable[[bytes], npt.NDArray[np.integer[Any]]], codestream: bytes
+) -> npt.NDArray[np.integer[Any]]:
+    try:
+        return decode(codestream)
+    except (imagecodecs.Jpeg8Error, imagecodecs.JpeglsError, ValueError) as error:
+        raise RejectedInput("decode_failed", str(error)) from None
+
+
+def _native(payload: bytes, image: ImageHeader) -> Samples:
+    dtype = stored_dtype(image)
+    count = image.rows * image.columns
+    if len(payload) < count * dtype.itemsize:
+        raise RejectedInput(
+            "pixel_data_length", f"{len(payload)} bytes of pixels, {count * dtype.itemsize} needed"
+        )
+    order = ">" if image.transfer_syntax_uid == _BIG_ENDIAN else "<"
+    word = np.dtype(f"{order}u{dtype.itemsize}")
+    values = np.frombuffer(payload, dtype=word, count=count).reshape(image.rows, image.columns)
+    return Samples(values.astype(word.newbyteorder("=")), image.bits_allocated, False, "native")
+
+
+def _rle(payload: bytes, image: ImageHeader) -> Samples:
+    """RLE (PS3.5 Annex G): a header of 16 words, then one PackBits segment per byte, high byte first."""
+    planes = stored_dtype(image).itemsize
+    if len(payload) < 64:
+        raise RejectedInput("codestream_truncated", "the RLE header is incomplete")
+    segments, *offsets = struct.unpack_from("<16I", payload)
+    if segments != planes:
+        raise RejectedInput("codestream_mismatch", f"{segments} RLE segments, {planes} expected")
+    values = np.zeros((image.rows, image.columns), dtype=np.uint16 if planes == 2 else np.uint8)
+    ends = [*offsets[1:planes], len(payload)]
+    for start, end in zip(offsets[:planes], ends, strict=True):
+        if not 64 <= start <= end <= len(payload):
+            raise RejectedInput("codestream_invalid", "an RLE segment lies outside the frame")
+        plane = _packbits(payload[start:end], values.size).reshape(values.shape)
+        values = plane if planes == 1 else (values << 8) | plane
+    return Samples(values, image.bits_allocated, False, "rle")
+
+
+def _packbits(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
+    try:
+        plane = imagecodecs.packbits_decode(segment, out=size + _RLE_SLACK)
+    except (imagecodecs.ImcdError, ValueError) as error:
+        raise RejectedInput("decode_failed", str(error)) from None
+    if len(plane) < size:
+        raise RejectedInput("codestream_truncated", f"an RLE segment of {len(plane)} bytes, {size} needed")
+    return np.frombuffer(plane, dtype=np.uint8, count=size)
