@@ -19,7 +19,7 @@ from typing import Self
 from preprocess.errors import RunAborted
 
 TEMPORARY_SUFFIX = ".tmp"
-"""Temporary files are hidden (a leading dot) and end so; whatever looks like this is nobody's data."""
+"""Temporary files end so; whatever does is nobody's data."""
 
 
 @contextlib.contextmanager
@@ -33,15 +33,15 @@ def aborting_on_io_error(path: Path) -> Iterator[None]:
 
 
 def is_temporary(name: str) -> bool:
-    """True for the names that TemporaryFile uses before the rename."""
-    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+    """True for names of files that a killed process left before their rename."""
+    return name.endswith(TEMPORARY_SUFFIX)
 
 
 class TemporaryFile(io.RawIOBase):
     """A file being written beside its final place; counts its bytes and hashes them on the way.
 
     `commit()` makes it durable under its final name, `discard()` removes it. Until one of them is called the
-    final name is untouched. Raises RunAborted on I/O errors.
+    final name is untouched. Raises RunAborted on I/O errors. A killed process leaves the temporary file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,12 +85,18 @@ class TemporaryFile(io.RawIOBase):
     def close(self) -> None:
         """Nothing: pyarrow closes its sinks before we decide; only commit and discard end the file."""
 
+    def park(self) -> None:
+        """Flush the finished file to disk and close it, still under its temporary name."""
+        with aborting_on_io_error(self.path):
+            if self._descriptor >= 0:
+                _fsync(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
     def commit(self) -> None:
         """Make the file durable under its final name. The directory is fsynced too."""
+        self.park()
         with aborting_on_io_error(self.path):
-            _fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
             _rename(self._temporary, self.path)
             self._pending = False
             sync_directory(self.path.parent)

@@ -1,0 +1,320 @@
+"""manifest.json and instances.parquet: the end of a run, and the beginning of reading a dataset.
+
+In:  results of all shards, rows of all other inputs, the result config.
+Out: instances.parquet, then, last and atomically, manifest.json: its presence says that the dataset is
+     complete. Deterministic: no time, host, device or decoder. It carries its own sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from preprocess.atomic import TemporaryFile, write_atomically
+from preprocess.config import SCHEMA_VERSION, ResultConfig
+from preprocess.errors import DatasetDamaged, RunAborted, UsageError
+from preprocess.images import SHARD_COLUMNS
+from preprocess.parquet import read_instances, write_instances
+from preprocess.plan import is_positive, positive_label, utf8_key
+from preprocess.records import Label, LabelColumn, LabelLevel, LabelValue, Status
+from preprocess.results import PixelStatistics, ShardFile, ShardResult, canonical_json, storable
+from preprocess.schema import COLUMN_NAMES, InstanceRow
+
+MANIFEST = "manifest.json"
+INSTANCES = "instances.parquet"
+JOURNALS = ".bcd/shards"
+_SEAL = b',\n "sha256": '
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Counts(_Frozen):
+    """prepared + rejected + duplicate = found; `ignored` files are no DICOM and not among them."""
+
+    found: int
+    prepared: int
+    rejected: int
+    duplicate: int
+    ignored: int
+    rejected_by_code: dict[str, int]
+
+
+class ShardEntry(_Frozen):
+    """One shard: `rows` prepared images, the same in each of its formats."""
+
+    name: str
+    fold: int
+    key: str
+    rows: int
+    bytes: int
+    files: tuple[ShardFile, ...]
+    statistics: PixelStatistics
+
+
+class LabelEntry(_Frozen):
+    """One label column: over all rows, how many have it, and how many are 1 (None unless it is binary)."""
+
+    name: str
+    kind: str
+    level: LabelLevel
+    known: int
+    positives: int | None
+
+
+class FoldEntry(_Frozen):
+    """Prepared images of one fold; positives by the label that folds are stratified by."""
+
+    fold: int
+    shards: int
+    patients: int
+    images: int
+    positive_patients: int | None
+    positive_images: int | None
+
+
+class StatisticsEntry(_Frozen):
+    """Content pixels of the whole dataset: exact sums, and what follows from them."""
+
+    count: int
+    sum: int
+    sum_squares: int
+    minimum: int | None
+    maximum: int | None
+    histogram: tuple[int, ...]
+    mean: float | None
+    std: float | None
+
+
+class Manifest(_Frozen):
+    """What manifest.json says; see docs/dataset.md."""
+
+    schema_version: int
+    config: ResultConfig
+    config_sha256: str
+    plan_sha256: str
+    counts: Counts
+    columns: tuple[str, ...]
+    """Columns of instances.parquet, without labels."""
+    shard_columns: tuple[str, ...]
+    """Those of them that shards carry beside the image."""
+    labels: tuple[LabelEntry, ...]
+    positive_label: str | None
+    """The label that folds are stratified by."""
+    folds: tuple[FoldEntry, ...]
+    shards: tuple[ShardEntry, ...]
+    statistics: StatisticsEntry
+    rows_sha256: str
+    """Over all rows of instances.parquet without `decoder`, in source order."""
+
+    def label_columns(self) -> tuple[LabelColumn, ...]:
+        """Labels as the writers take them."""
+        return tuple(LabelColumn(entry.name, entry.kind, entry.level) for entry in self.labels)
+
+    def to_bytes(self) -> bytes:
+        """The one text of this value, ending in the sha256 of what precedes it; lists one item a line."""
+        lines = []
+        for name, value in self.model_dump(mode="json").items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                items = ",\n".join(f"  {canonical_json(item)}" for item in value)
+                lines.append(f' "{name}": [\n{items}\n ]')
+            else:
+                lines.append(f' "{name}": {canonical_json(value)}')
+        body = ("{\n" + ",\n".join(lines)).encode()
+        return body + _SEAL + _seal_value(body)
+
+
+def finish(
+    out: Path,
+    results: Sequence[ShardResult],
+    other_rows: Iterable[InstanceRow],
+    *,
+    config: ResultConfig,
+    label_columns: Sequence[LabelColumn] = (),
+    ignored: int = 0,
+) -> Manifest:
+    """Write instances.parquet, then manifest.json, then drop the journals.
+
+    `other_rows` (inputs in no shard) have gone through Pseudonyms.row, as the shards' rows have.
+
+    Raises:
+        RunAborted: the disk does not take it, or a source has two rows.
+    """
+    rows = [row for result in results for row in result.rows] + [storable(row) for row in other_rows]
+    rows.sort(key=lambda row: utf8_key(row.source))
+    if len({row.source for row in rows}) != len(rows):
+        raise RunAborted("a source has two rows: the accounting of inputs is broken")
+    manifest = _manifest(rows, results, config, tuple(label_columns), ignored)
+    with TemporaryFile(out / INSTANCES) as file:
+        write_instances(cast(BinaryIO, file), rows, label_columns)
+        file.commit()
+    write_atomically(out / MANIFEST, manifest.to_bytes())
+    shutil.rmtree(out / JOURNALS, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(out: Path) -> Manifest:
+    """Read and check manifest.json.
+
+    Raises:
+        UsageError: there is none, or it has another schema version.
+        DatasetDamaged: it is not what was written.
+    """
+    try:
+        data = (out / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{out} has no {MANIFEST}: not a complete dataset of bcd-prep") from None
+    except OSError as error:
+        raise DatasetDamaged(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
+    body, _, tail = data.rpartition(_SEAL)
+    if tail != _seal_value(body):
+        raise DatasetDamaged(f"{MANIFEST} is not what was written")
+    document = json.loads(body + b"}")
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"{out} has schema version {version}; this program reads {SCHEMA_VERSION}")
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError:
+        raise UsageError(f"{out} was made by another version of bcd-prep") from None
+
+
+def _seal_value(body: bytes) -> bytes:
+    return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+
+
+def read_rows(out: Path, label_columns: Sequence[LabelColumn]) -> list[InstanceRow]:
+    """Rows of instances.parquet in source order, page checksums verified. Raises DatasetDamaged."""
+    rows = []
+    try:
+        for values in read_instances(out / INSTANCES):
+            labels = tuple(Label(c.name, values[c.name]) for c in label_columns if values[c.name] is not None)
+            fields = {name: values[name] for name in COLUMN_NAMES} | {"status": Status(str(values["status"]))}
+            rows.append(InstanceRow(labels=labels, **fields))  # type: ignore[arg-type]
+    except (KeyError, ValueError):
+        raise DatasetDamaged(f"{INSTANCES} lacks a column or has an unknown status") from None
+    return rows
+
+
+def rows_sha256(rows: Sequence[InstanceRow], label_columns: Sequence[LabelColumn]) -> str:
+    """Hex sha256 over rows in the order given, `decoder` left out: it may differ between devices."""
+    names = [name for name in COLUMN_NAMES if name != "decoder"]
+    digest = hashlib.sha256(canonical_json([names, [column.name for column in label_columns]]).encode())
+    for row in rows:
+        labels = {label.name: label.value for label in row.labels}
+        values = [getattr(row, name) for name in names]
+        values += [_typed(labels.get(column.name), column.kind) for column in label_columns]
+        digest.update(b"\n" + canonical_json(values).encode())
+    return digest.hexdigest()
+
+
+def _typed(value: LabelValue, kind: str) -> LabelValue:
+    """A label as the table gives it back: a whole number in a float64 column is a float."""
+    return float(value) if kind == "float64" and value is not None else value
+
+
+def _manifest(
+    rows: Sequence[InstanceRow],
+    results: Sequence[ShardResult],
+    config: ResultConfig,
+    label_columns: tuple[LabelColumn, ...],
+    ignored: int,
+) -> Manifest:
+    positive = positive_label(label_columns, (row.labels for row in rows))
+    keys = "\n".join(result.key for result in results)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        config=config,
+        config_sha256=config.sha256(),
+        plan_sha256=hashlib.sha256(keys.encode()).hexdigest(),
+        counts=_counts(rows, ignored),
+        columns=COLUMN_NAMES,
+        shard_columns=SHARD_COLUMNS,
+        labels=_labels(label_columns, rows),
+        positive_label=positive,
+        folds=tuple(_fold(fold, results, positive) for fold in range(config.folds)),
+        shards=tuple(_shard(result) for result in results),
+        statistics=_statistics(results),
+        rows_sha256=rows_sha256(rows, label_columns),
+    )
+
+
+def _counts(rows: Sequence[InstanceRow], ignored: int) -> Counts:
+    by_status = Counter(row.status for row in rows)
+    codes = Counter(row.reject_code or "" for row in rows if row.status is Status.REJECTED)
+    return Counts(
+        found=len(rows),
+        prepared=by_status[Status.PREPARED],
+        rejected=by_status[Status.REJECTED],
+        duplicate=by_status[Status.DUPLICATE],
+        ignored=ignored,
+        rejected_by_code=dict(sorted(codes.items())),
+    )
+
+
+def _labels(label_columns: Sequence[LabelColumn], rows: Sequence[InstanceRow]) -> tuple[LabelEntry, ...]:
+    values: dict[str, list[LabelValue]] = {column.name: [] for column in label_columns}
+    for row in rows:
+        for label in row.labels:
+            if label.value is not None:
+                values[label.name].append(label.value)
+    return tuple(_label(column, values[column.name]) for column in label_columns)
+
+
+def _label(column: LabelColumn, values: Sequence[LabelValue]) -> LabelEntry:
+    binary = bool(values) and all(value in (0, 1) for value in values)
+    return LabelEntry(
+        name=column.name,
+        kind=column.kind,
+        level=column.level,
+        known=len(values),
+        positives=sum(value == 1 for value in values) if binary else None,
+    )
+
+
+def _fold(fold: int, results: Sequence[ShardResult], positive: str | None) -> FoldEntry:
+    shards = [result for result in results if result.fold == fold]
+    rows = [row for result in shards for row in result.rows if row.status is Status.PREPARED]
+    positives = [row for row in rows if is_positive(row.labels, positive)]
+    return FoldEntry(
+        fold=fold,
+        shards=len(shards),
+        patients=len({row.patient_id for row in rows}),
+        images=len(rows),
+        positive_patients=None if positive is None else len({row.patient_id for row in positives}),
+        positive_images=None if positive is None else len(positives),
+    )
+
+
+def _shard(result: ShardResult) -> ShardEntry:
+    return ShardEntry(
+        name=result.name,
+        fold=result.fold,
+        key=result.key,
+        rows=sum(row.status is Status.PREPARED for row in result.rows),
+        bytes=sum(file.bytes for file in result.files),
+        files=result.files,
+        statistics=result.statistics,
+    )
+
+
+def _statistics(results: Sequence[ShardResult]) -> StatisticsEntry:
+    total = PixelStatistics.total(result.statistics for result in results)
+    return StatisticsEntry(
+        count=total.count,
+        sum=total.sum,
+        sum_squares=total.sum_squares,
+        minimum=total.minimum,
+        maximum=total.maximum,
+        histogram=total.histogram,
+        mean=total.mean(),
+        std=total.std(),
+    )
