@@ -128,7 +128,7 @@ def _read(path: Path) -> Thumbnail | None:
     return Thumbnail(str(described["source"]), encode(gray), top, left, height, width)
 
 
-def contact_sources(sources: Sequence[SourceFile], n: int = CONTACT_SHEET_IMAGES) -> tuple[str, ...]:
+def contact_sources(sources: Sequence[SourceFile], n: int = CONTACT_SHEET_IMAGES) -> tuple[SourceFile, ...]:
     """Choose the inputs of the contact sheet: a pure function of the set of sources, never of their order.
 
     Classes of the first 0/1 label alternate; inside a class, machines (or top folders, where no machine is
@@ -139,11 +139,12 @@ def contact_sources(sources: Sequence[SourceFile], n: int = CONTACT_SHEET_IMAGES
     for source in sources:
         classes.setdefault(_label_text(source, label), []).append(source)
     queue = [
-        (place, name, source.source)
+        (place, name, source.source, source)
         for name, members in classes.items()
         for place, source in enumerate(_in_turns(members))
     ]
-    return tuple(sorted(source for _, _, source in sorted(queue)[:n]))
+    chosen = sorted(queue, key=lambda item: item[:3])[:n]
+    return tuple(sorted((item[3] for item in chosen), key=lambda source: source.source.encode()))
 
 
 def _in_turns(members: list[SourceFile]) -> list[SourceFile]:
