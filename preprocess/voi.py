@@ -234,7 +234,9 @@ def _through_lut(
     if inverted:
         entries = whole - entries
     last = entries.size - 1
-    index = [min(max(floor(slope * x + intercept) - lut.first_mapped, 0), last) for x in domain.tolist()]
+    unit = slope.denominator * intercept.denominator
+    factor, term = int(slope * unit), int((intercept - lut.first_mapped) * unit)
+    index = [min(max((factor * x + term) // unit, 0), last) for x in domain.tolist()]
     return (2 * entries[index] * largest + whole) // (2 * whole)
 
 

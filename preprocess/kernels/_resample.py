@@ -14,6 +14,7 @@ from preprocess.records import IndexPixels, StoredPixels
 from preprocess.weights import WEIGHT_BITS, AxisWeights
 
 SIGNED_OFFSET = 32768
+TABLE_ENTRIES = 65536
 _HALF = 1 << (WEIGHT_BITS - 1)
 _BLOCK_ROWS = 32
 
@@ -23,6 +24,18 @@ def to_index(pixels: StoredPixels) -> IndexPixels:
     if np.issubdtype(pixels.dtype, np.signedinteger):
         return pixels.astype(np.int16).view(np.uint16) ^ np.uint16(SIGNED_OFFSET)
     return pixels.astype(np.uint16, copy=False)
+
+
+def count_values(pixels: StoredPixels, include: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
+    """Count the (included) pixels of each table index: int64 (65536,)."""
+    counts = np.zeros(TABLE_ENTRIES, np.int64)
+    for row in range(0, pixels.shape[0], _BLOCK_ROWS):
+        block = slice(row, row + _BLOCK_ROWS)
+        index = to_index(pixels[block])
+        counts += np.bincount(
+            index.ravel() if include is None else index[include[block]], minlength=TABLE_ENTRIES
+        )
+    return counts
 
 
 def block_mean(pixels: IndexPixels, shift: int) -> IndexPixels:

@@ -17,12 +17,13 @@ from preprocess.kernels._mask import (
     triangle,
     within,
 )
-from preprocess.kernels._resample import block_mean, look_up, resample, to_index
+from preprocess.kernels._resample import block_mean, count_values, look_up, resample, to_index
 
 __all__ = [
     "block_mean",
     "border_connected",
     "bounds",
+    "count_values",
     "dilate",
     "erode",
     "histogram",
