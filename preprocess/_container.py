@@ -22,13 +22,10 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 
-LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """VRs with a 32-bit length after two reserved bytes (PS3.5 Table 7.1-1)."""
 SHORT_VRS = frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN")
-    + (b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
+    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split(),
 )
 ALL_VRS = LONG_VRS | SHORT_VRS
 
@@ -37,6 +34,10 @@ _META_START = re.compile(rb"\x02\x00[\x00\x01\x02\x03\x10]\x00(?:UL|OB|UI)", re.
 _FIRST_GROUPS = (0x0000, 0x0004, 0x0008, 0x0010)
 _LONGEST_FIRST_VALUE = 1024
 _INFLATE_STEP = 1 << 20
+
+
+class Incomplete(Exception):
+    """The header goes on beyond the bytes at hand: a request for more. Never leaves preprocess.dicom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Container:
     start: int
     """Where the data set begins in `data`."""
     encoding: VrEncoding
-    transfer_syntax_uid: str | None
+    transfer_syntax_uid: str
+    """As declared, or guessed from the data set where there is none."""
     media_sop_class_uid: str | None
     inflated: bool = False
 
@@ -70,7 +72,7 @@ def looks_like_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or _meta_start(head) is not None or _sniff(head, 0) is not None
 
 
-def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Container | None:
+def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Container:
     """Find the data set.
 
     Args:
@@ -78,10 +80,8 @@ def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Contain
         config: Limits of inflation.
         whole: Whether `data` is the whole file.
 
-    Returns:
-        None if more of the file is needed (deflated, and `data` is not the whole).
-
     Raises:
+        Incomplete: the data set is deflated, and `data` is not the whole file.
         RejectedInput: not_dicom, corrupt_header, inflate_limit.
     """
     start = _meta_start(data)
@@ -95,7 +95,7 @@ def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Contain
     syntax, media = meta.get(0x0010), meta.get(0x0002)
     if syntax == DEFLATED:
         if not whole:
-            return None
+            raise Incomplete
         inflated = inflate(data[position:], config)
         return Container(inflated, 0, _encoding(inflated, 0, syntax), syntax, media, inflated=True)
     encoding = _encoding(data, position, syntax)

@@ -11,12 +11,12 @@ included), and reports a cut-off header only to its log. It interprets the eleme
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from preprocess._container import ALL_VRS, LONG_VRS, Container
+from preprocess._container import ALL_VRS, LONG_VRS, Container, Incomplete
 from preprocess.errors import RejectedInput
 
 UNDEFINED = 0xFFFFFFFF
@@ -24,10 +24,6 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
 _PIXELS = frozenset((FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA))
 _OVERLAY_BITS = 0x0100
-
-
-class Incomplete(Exception):  # noqa: N818 - a request, not an error
-    """The header goes on beyond the bytes at hand. Never leaves preprocess.dicom."""
 
 
 class Element(NamedTuple):
@@ -194,30 +190,38 @@ def read_header(container: Container, wanted: Collection[int], max_depth: int, *
         Incomplete: the header goes on and `whole` is false.
         RejectedInput: sequence_too_deep, corrupt_header.
     """
-    walker = _Walker(container, max_depth)
     kept: dict[int, Element] = {}
-    position, size, implicit = container.start, len(container.data), container.encoding.implicit
+    pixel, truncated = None, False
     try:
-        while position + 8 <= size:
-            element = walker.element(position, implicit)
+        for element in _top_level(container, max_depth):
             if element.tag in _PIXELS:
-                return Header(tuple(kept.values()), element, truncated=False)
-            if element.tag == 0 and position > container.start:  # zeros after the last element
-                break
-            value_end = position = element.end
-            if walker.is_sequence(element):
-                value_end, position = walker.end_of(element)
-            if position > size:
-                raise EOFError
-            if element.tag in wanted or _is_overlay_bits(element.tag):
-                kept[element.tag] = element._replace(end=value_end)
+                pixel = element
+            elif element.tag in wanted or _is_overlay_bits(element.tag):
+                kept[element.tag] = element
     except EOFError:
-        if not whole:
-            raise Incomplete from None
-        return Header(tuple(kept.values()), None, truncated=True)
-    if not whole:
+        truncated = True
+    if pixel is None and not whole:
         raise Incomplete
-    return Header(tuple(kept.values()), None, truncated=False)
+    return Header(tuple(kept.values()), pixel, truncated)
+
+
+def _top_level(container: Container, max_depth: int) -> Iterator[Element]:
+    """Elements of the data set, Pixel Data last. Raises EOFError if the data end inside one."""
+    walker = _Walker(container, max_depth)
+    position, size = container.start, len(container.data)
+    while position + 8 <= size:
+        element = walker.element(position, container.encoding.implicit)
+        if element.tag in _PIXELS:
+            yield element
+            return
+        if element.tag == 0 and position > container.start:  # zeros after the last element
+            return
+        value_end = position = element.end
+        if walker.is_sequence(element):
+            value_end, position = walker.end_of(element)
+        if position > size:
+            raise EOFError
+        yield element._replace(end=value_end)
 
 
 def _is_overlay_bits(tag: int) -> bool:

@@ -34,15 +34,35 @@ class OffsetTable(NamedTuple):
     lengths: tuple[int, ...]
 
 
-def native_frame(data: bytes, start: int, available: int, frame_bytes: int, frame: int) -> bytes:
+class NativeValue(NamedTuple):
+    """Native Pixel Data: data[start:end], as far as the file goes."""
+
+    data: bytes
+    start: int
+    end: int
+
+
+def native_frame(value: NativeValue, frame_bytes: int, frame: int, *, swapped: bool) -> bytes:
     """A frame of native Pixel Data. More bytes than needed (padding, undeclared frames) are left alone.
+
+    Args:
+        value: Where Pixel Data lies.
+        frame_bytes: Bytes of one frame.
+        frame: Index of the frame wanted, from 0.
+        swapped: Whether the bytes of each 16-bit word change places.
 
     Raises:
         RejectedInput: pixel_data_length.
     """
-    check_native_length(available, frame_bytes, frame)
-    first = start + frame * frame_bytes
-    return data[first : first + frame_bytes]
+    check_native_length(value.end - value.start, frame_bytes, frame)
+    first = frame * frame_bytes
+    if not swapped:
+        return value.data[value.start + first : value.start + first + frame_bytes]
+    even = first & ~1  # words are counted from the start of Pixel Data, frames may begin inside one
+    words = bytearray(value.data[value.start + even : min(value.start + first + frame_bytes + 1, value.end)])
+    pairs = len(words) & ~1
+    words[0:pairs:2], words[1:pairs:2] = words[1:pairs:2], words[0:pairs:2]
+    return bytes(words[first - even : first - even + frame_bytes])
 
 
 def check_native_length(available: int, frame_bytes: int, frame: int) -> None:

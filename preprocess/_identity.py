@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 
-from preprocess._attributes import Attributes, Tag
+from pydicom.uid import UID
+
+from preprocess._attributes import Attributes, Tag, quiet
 from preprocess._image_header import functional_groups
 from preprocess.errors import RejectedInput
 from preprocess.records import Identity
@@ -24,6 +26,7 @@ _REPORT_MODALITIES = frozenset(("SR", "KO"))
 _IMAGE_ATTRIBUTES = (Tag.ROWS, Tag.COLUMNS, Tag.BITS_ALLOCATED, Tag.PHOTOMETRIC_INTERPRETATION)
 _UID = re.compile(r"[0-9.]{1,64}")
 _DIGITS = 16
+_LONGEST_ID = 64
 
 _VIEW_CODES = {
     "CC": ("R-10242", "399162004"),
@@ -69,9 +72,18 @@ def reject_non_images(attributes: Attributes, sop_class_uid: str | None) -> None
 
 def without_pixels(attributes: Attributes, sop_class_uid: str | None) -> RejectedInput:
     """Why an object has no Pixel Data: an image that lost them, or no image in the first place."""
-    if not sop_class_uid or any(tag in attributes for tag in _IMAGE_ATTRIBUTES):
+    if (
+        not sop_class_uid
+        or _is_image_class(sop_class_uid)
+        or any(tag in attributes for tag in _IMAGE_ATTRIBUTES)
+    ):
         return RejectedInput("no_pixel_data", "an image object without Pixel Data")
     return RejectedInput("non_image", "an object of a SOP Class without images")
+
+
+def _is_image_class(sop_class_uid: str) -> bool:
+    with quiet():
+        return "Image Storage" in UID(sop_class_uid).name
 
 
 def uid(attributes: Attributes, tag: Tag) -> str | None:
@@ -92,6 +104,8 @@ def read_identity(
         sha256: Gives the file's sha256 in hex; called only where nothing else names the image.
     """
     patient = layout.patient_id or attributes.localized(Tag.PATIENT_ID)
+    if patient is not None and len(patient) > _LONGEST_ID:
+        patient = f"patient-{_hash(patient)}"
     if patient is None:
         study = uid(attributes, Tag.STUDY_INSTANCE_UID)
         patient = f"study-{_hash(study)}" if study else f"file-{sha256()[:_DIGITS]}"

@@ -3,7 +3,7 @@
 In:  Attributes and the config's limits.
 Out: ImageHeader, or RejectedInput with the reason.
 
-High Bit: the standard fixes it at Bits Stored − 1 (PS3.3 C.7.6.3.1.?). A smaller one, or one outside Bits
+High Bit: the standard fixes it at Bits Stored − 1 (PS3.3 Table C.7-11c). A smaller one, or one outside Bits
 Allocated, cannot be true and is replaced by that; a larger one that fits is believed (data in high bits).
 """
 

@@ -42,12 +42,14 @@ def read_voi(attributes: Attributes, image: ImageHeader) -> VoiHeader:
 def read_modality_transform(attributes: Attributes, image: ImageHeader) -> ModalityTransform:
     """Modality LUT, or rescale slope and intercept (PS3.3 C.11.1); identity where neither is there.
 
+    An item whose attributes are all empty is none.
+
     Raises:
         RejectedInput: invalid_voi (slope 0 or no number, an empty LUT), corrupt_header.
     """
-    items = attributes.items(Tag.MODALITY_LUT_SEQUENCE)
-    if items:
-        lut = _lut(items[0], image)
+    item = attributes.first_item(Tag.MODALITY_LUT_SEQUENCE)
+    if item is not None and (item.raw(Tag.LUT_DESCRIPTOR)[0] or item.raw(Tag.LUT_DATA)[0]):
+        lut = _lut(item, image)
         if lut is None:
             raise RejectedInput("invalid_voi", "the modality LUT has no entries")
         return ModalityTransform(lut=lut)

@@ -19,9 +19,15 @@ from dataclasses import dataclass
 
 from preprocess import codestream
 from preprocess._attributes import Attributes, Tag
-from preprocess._container import Container, looks_like_dicom, open_container
-from preprocess._elements import PIXEL_DATA, Header, Incomplete, read_header
-from preprocess._encapsulation import OffsetTable, check_native_length, encapsulated_frame, native_frame
+from preprocess._container import EXPLICIT_BIG, Container, Incomplete, looks_like_dicom, open_container
+from preprocess._elements import PIXEL_DATA, Element, Header, read_header
+from preprocess._encapsulation import (
+    NativeValue,
+    OffsetTable,
+    check_native_length,
+    encapsulated_frame,
+    native_frame,
+)
 from preprocess._identity import read_identity, reject_non_images, uid, without_pixels
 from preprocess._image_header import read_image_header
 from preprocess._read import read_bytes, read_prefix
@@ -44,6 +50,8 @@ from preprocess.records import (
 __all__ = ["looks_like_dicom", "parse", "read_bytes", "scan"]
 
 _PREFIX_BYTES = 1 << 16
+"""What `scan` reads at first; headers of single-frame images take 1 to 30 KB."""
+_PREFIX_GROWTH = 16
 _WANTED = frozenset(int(tag) for tag in Tag)
 _NO_CODESTREAM = frozenset((Compression.NATIVE, Compression.RLE))
 
@@ -53,7 +61,7 @@ class _Parsed:
     """A header that passed every check that needs no pixel."""
 
     container: Container
-    header: Header
+    pixel: Element
     attributes: Attributes
     compression: Compression
     image: ImageHeader
@@ -70,18 +78,19 @@ def scan(source: SourceFile, config: ResultConfig) -> ScannedFile:
     Raises:
         RejectedInput: as `parse`, as far as it can be told without the frame.
     """
-    data, size = read_prefix(source, config.max_file_bytes, _PREFIX_BYTES)
-
-    def whole() -> bytes:
-        return data if len(data) == size else read_bytes(source, config.max_file_bytes)
 
     def sha256() -> str:
-        return hashlib.sha256(whole()).hexdigest()
+        return hashlib.sha256(read_bytes(source, config.max_file_bytes)).hexdigest()
 
-    parsed = _read(source, data, size, config, sha256) or _read(source, whole(), size, config, sha256)
-    if parsed is None:
-        raise RejectedInput("unreadable", "the file changed while it was read")
-    return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size)
+    wanted = _PREFIX_BYTES
+    while True:
+        data, size = read_prefix(source, config.max_file_bytes, wanted)
+        try:
+            parsed = _read(source, data, size, config, sha256)
+        except Incomplete:
+            wanted *= _PREFIX_GROWTH
+        else:
+            return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size)
 
 
 def parse(source: SourceFile, config: ResultConfig) -> Instance:
@@ -97,8 +106,6 @@ def parse(source: SourceFile, config: ResultConfig) -> Instance:
     data = read_bytes(source, config.max_file_bytes)
     digest = hashlib.sha256(data).hexdigest()
     parsed = _read(source, data, len(data), config, lambda: digest)
-    if parsed is None:
-        raise RejectedInput("unreadable", "the file changed while it was read")
     payload = _payload(parsed)
     return Instance(
         source=source,
@@ -119,24 +126,19 @@ def parse(source: SourceFile, config: ResultConfig) -> Instance:
 
 def _read(
     source: SourceFile, data: bytes, size: int, config: ResultConfig, sha256: Callable[[], str]
-) -> _Parsed | None:
-    """Everything up to the frame; None if the header goes on beyond `data` (of `size` bytes in all)."""
+) -> _Parsed:
+    """Everything up to the frame. Raises Incomplete if it goes on beyond `data` (of `size` bytes in all)."""
     whole = len(data) == size
-    try:
-        container = open_container(data, config, whole=whole)
-        if container is None:
-            return None
-        header = read_header(container, _WANTED, config.max_sequence_depth, whole=whole or container.inflated)
-    except Incomplete:
-        return None
+    container = open_container(data, config, whole=whole)
+    header = read_header(container, _WANTED, config.max_sequence_depth, whole=whole or container.inflated)
     attributes = Attributes.of(container, header)
-    compression = _check_kind(container, header, attributes, config)
-    image = read_image_header(attributes, container.transfer_syntax_uid or "", config)
-    total = len(container.data) if container.inflated else size
-    _check_pixel_element(header, compression, image, total)
+    pixel = _check_kind(container, header, attributes, config)
+    compression = codestream.compression_of(container.transfer_syntax_uid)
+    image = read_image_header(attributes, container.transfer_syntax_uid, config)
+    _check_pixel_element(pixel, compression, image, len(container.data) if container.inflated else size)
     return _Parsed(
         container=container,
-        header=header,
+        pixel=pixel,
         attributes=attributes,
         compression=compression,
         image=image,
@@ -150,8 +152,8 @@ def _read(
 
 def _check_kind(
     container: Container, header: Header, attributes: Attributes, config: ResultConfig
-) -> Compression:
-    """Whether this is an image with pixels that somebody may want, and how they are compressed."""
+) -> Element:
+    """Whether this is an image that somebody may want; its Pixel Data."""
     sop_class = uid(attributes, Tag.SOP_CLASS_UID) or container.media_sop_class_uid
     reject_non_images(attributes, sop_class)
     modality = (attributes.text(Tag.MODALITY) or "").upper()
@@ -163,14 +165,11 @@ def _check_kind(
         raise without_pixels(attributes, sop_class)
     if header.pixel.tag != PIXEL_DATA:
         raise RejectedInput("float_pixel_data", "float or double float pixel data")
-    return codestream.compression_of(container.transfer_syntax_uid or "")
+    return header.pixel
 
 
-def _check_pixel_element(header: Header, compression: Compression, image: ImageHeader, total: int) -> None:
+def _check_pixel_element(pixel: Element, compression: Compression, image: ImageHeader, total: int) -> None:
     """Whether Pixel Data is native or encapsulated as its transfer syntax says, and long enough if native."""
-    pixel = header.pixel
-    if pixel is None:
-        raise RejectedInput("no_pixel_data", "an image object without Pixel Data")
     if pixel.undefined is (compression is Compression.NATIVE):
         kind = "encapsulated" if pixel.undefined else "native"
         raise RejectedInput("invalid_encapsulation", f"{kind} Pixel Data contradict the transfer syntax")
@@ -183,14 +182,24 @@ def _frame_bytes(image: ImageHeader) -> int:
 
 
 def _payload(parsed: _Parsed) -> bytes:
-    pixel, image, data = parsed.header.pixel, parsed.image, parsed.container.data
-    if pixel is None:
-        raise RejectedInput("no_pixel_data", "an image object without Pixel Data")
+    pixel, image, data = parsed.pixel, parsed.image, parsed.container.data
     if parsed.compression is Compression.NATIVE:
-        available = min(pixel.end, len(data)) - pixel.start
-        return native_frame(data, pixel.start, available, _frame_bytes(image), image.frame)
+        value = NativeValue(data, pixel.start, min(pixel.end, len(data)))
+        return native_frame(value, _frame_bytes(image), image.frame, swapped=_swapped(parsed))
     extended = _extended_offsets(parsed.attributes)
     return encapsulated_frame(data, pixel.start, image.number_of_frames, image.frame, extended)
+
+
+def _swapped(parsed: _Parsed) -> bool:
+    """Whether pairs of bytes must change places to lie as the transfer syntax makes a decoder expect.
+
+    8-bit pixels in big-endian OW words (PS3.5 8.2, 7.3); 16-bit pixels of a data set whose byte order is not
+    the declared one.
+    """
+    big = not parsed.container.encoding.little
+    if parsed.image.bits_allocated == 8:
+        return big and parsed.pixel.vr == "OW"
+    return big != (parsed.image.transfer_syntax_uid == EXPLICIT_BIG)
 
 
 def _extended_offsets(attributes: Attributes) -> OffsetTable | None:
