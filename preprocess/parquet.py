@@ -10,6 +10,7 @@ is a picture, in the words of Hugging Face `datasets`, so that load_dataset show
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -28,6 +29,7 @@ ParquetValue = LabelValue | dict[str, bytes | str]
 _GROUP_IMAGES = 8
 _GROUP_PIXELS = 1 << 22
 _INSTANCE_ROWS = 4096
+_WRITER = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+")
 _IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
@@ -129,11 +131,12 @@ def read_instances(path: Path) -> Iterator[dict[str, LabelValue]]:
     return cast(Iterator[dict[str, LabelValue]], read_shard(path))
 
 
-def created_by(path: Path) -> str:
-    """The library that wrote a Parquet file, as its footer says."""
-    return str(pq.read_metadata(path).created_by)
-
-
 def same_library(path: Path) -> bool:
-    """True if this Arrow would write the file's footer with the same version."""
-    return created_by(path) == f"parquet-cpp-arrow version {pa.__version__}"
+    """True if this Arrow writes footers like the file's. Raises DatasetDamaged if it names no Arrow at all."""
+    try:
+        writer = str(pq.read_metadata(path).created_by)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+    if not _WRITER.fullmatch(writer):
+        raise DatasetDamaged(f"{path.name} was not written by Arrow")
+    return writer == f"parquet-cpp-arrow version {pa.__version__}"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged
 from preprocess.images import decode, picture_path, pixels_sha256
-from preprocess.manifest import Manifest, ShardEntry, read_manifest, read_rows
+from preprocess.manifest import ShardEntry, read_manifest, read_rows
 from preprocess.parquet import read_shard
 from preprocess.png import decode_png
 from preprocess.records import Status
@@ -65,8 +65,9 @@ def read_shard_images(
 ) -> Iterator[tuple[InstanceRow, Pixels]]:
     """Yield the images of one shard out of its files of one format, checked against `rows`."""
     count = 0
-    for row, (source, pixels) in zip(rows, stored_images(out, shard, kind, rows), strict=False):
-        if source != row.source or pixels_sha256(pixels) != row.pixels_sha256:
+    for source, pixels in stored_images(out, shard, kind, rows):
+        row = rows[count] if count < len(rows) else None
+        if row is None or source != row.source or pixels_sha256(pixels) != row.pixels_sha256:
             raise DatasetDamaged(f"{shard.name}: image {count} is not that of its row in instances.parquet")
         yield row, pixels
         count += 1
@@ -78,20 +79,20 @@ def stored_images(
     out: Path, shard: ShardEntry, kind: Format, rows: list[InstanceRow]
 ) -> Iterator[tuple[str, Pixels]]:
     """(source, pixels) as the files say; for PNG the row's path decides."""
+    sources = {f"{IMAGES}/{picture_path(row)}": row.source for row in rows} if kind is Format.PNG else {}
     for file in shard.files:
         if file.format == kind:
             if kind is Format.PNG:
-                yield _picture(out, file, rows)
+                yield _picture(out, file, sources)
             else:
                 yield from (_from_tfrecord if kind is Format.TFRECORD else _from_parquet)(out / file.path)
 
 
-def _picture(out: Path, file: ShardFile, rows: list[InstanceRow]) -> tuple[str, Pixels]:
-    row = next((row for row in rows if file.path == f"{IMAGES}/{picture_path(row)}"), None)
-    if row is None:
-        raise DatasetDamaged(f"{file.path} belongs to no row")
+def _picture(out: Path, file: ShardFile, sources: dict[str, str]) -> tuple[str, Pixels]:
     try:
-        return row.source, decode_png((out / file.path).read_bytes())
+        return sources[file.path], decode_png((out / file.path).read_bytes())
+    except KeyError:
+        raise DatasetDamaged(f"{file.path} belongs to no row") from None
     except OSError as error:
         raise DatasetDamaged(f"{file.path} cannot be read ({type(error).__name__})") from None
 

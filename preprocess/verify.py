@@ -1,0 +1,229 @@
+"""Is a dataset what was written? And is it what its inputs say?
+
+In:  OUT; for `verify_source` also inputs and a way to prepare them with another decoder.
+Out: VerifyReport: whole, damaged or incomplete, with every problem named; SourceReport: largest difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.atomic import is_temporary
+from preprocess.config import Format
+from preprocess.errors import DatasetDamaged, RejectedInput, UsageError
+from preprocess.identifiers import Pseudonyms
+from preprocess.manifest import INSTANCES, MANIFEST, Manifest, read_manifest, read_rows, rows_sha256
+from preprocess.parquet import same_library, write_instances
+from preprocess.plan import utf8_key
+from preprocess.reading import Pixels, read_images, read_shard_images, rows_by_shard
+from preprocess.records import Prepared, SourceFile, Status
+from preprocess.results import ShardFile, storable_text
+from preprocess.schema import InstanceRow
+
+_CHUNK = 1 << 20
+
+
+class Verdict(StrEnum):
+    """Outcome of verify, worst last; exit codes 0, 1, 3."""
+
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verify found. `images` is the number of images decoded and found right, in all formats."""
+
+    status: Verdict
+    problems: tuple[str, ...] = ()
+    files: int = 0
+    images: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """Stored pixels against inputs prepared again. `largest_difference` in prepared pixel values."""
+
+    checked: int
+    largest_difference: int
+    worst: str | None
+    """Source of the largest difference; None if there is none."""
+    problems: tuple[str, ...] = ()
+
+
+def verify(out: Path) -> VerifyReport:
+    """Re-read everything in OUT: sizes, hashes, checksums, images, counts, places. Damage never raises."""
+    if not (out / MANIFEST).is_file():
+        return VerifyReport(Verdict.INCOMPLETE, (f"{MANIFEST} is missing: the run did not finish",))
+    try:
+        manifest = read_manifest(out)
+    except (DatasetDamaged, UsageError) as error:
+        return VerifyReport(Verdict.DAMAGED, (str(error),))
+    problems = [problem for file in _files(manifest) for problem in _check_file(out, file)]
+    problems += _unknown_files(out, manifest)
+    rows: list[InstanceRow] = []
+    images = 0
+    try:
+        rows = read_rows(out, manifest.label_columns())
+        problems += _check_rows(out, manifest, rows)
+        images, found = _check_images(out, manifest, rows)
+        problems += found
+    except DatasetDamaged as error:
+        problems.append(str(error))
+    status = Verdict.DAMAGED if problems else Verdict.WHOLE
+    return VerifyReport(status, tuple(problems), sum(1 for _ in _files(manifest)), images, len(rows))
+
+
+def verify_source(
+    out: Path,
+    sources: Sequence[SourceFile],
+    prepare: Callable[[SourceFile], Prepared],
+    sample: int,
+    seed: int = 0,
+    pseudonyms: Pseudonyms | None = None,
+) -> SourceReport:
+    """Prepare `sample` random inputs again with `prepare` and compare with what is stored.
+
+    The choice is a function of seed and sources only. `prepare` uses an independent decoder and the dataset's
+    config; if it raises RejectedInput that is a problem, since the dataset has a picture of the input.
+
+    Raises:
+        UsageError, DatasetDamaged: as read_images.
+    """
+    names = pseudonyms or Pseudonyms()
+    by_name = {names.source(storable_text(source.source)): source for source in sources}
+    rows = [
+        row for row in read_rows(out, read_manifest(out).label_columns()) if row.status is Status.PREPARED
+    ]
+    known = [row.source for row in rows if row.source in by_name]
+    chosen = set(sorted(known, key=lambda name: _lot(seed, name))[:sample])
+    problems = [] if known or not rows else ["none of the dataset's sources is among the inputs given"]
+    worst, largest, checked = None, 0, 0
+    for row, pixels in read_images(out):
+        if row.source not in chosen:
+            continue
+        checked += 1
+        try:
+            difference = _difference(pixels, prepare(by_name[row.source]).pixels)
+        except RejectedInput as error:
+            problems.append(f"{row.source}: prepared then, rejected now ({error.code})")
+            continue
+        if difference > largest:
+            worst, largest = row.source, difference
+    return SourceReport(checked, largest, worst, tuple(problems))
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(b"%d\n%s" % (seed, name.encode())).digest()
+
+
+def _difference(stored: Pixels, again: Pixels) -> int:
+    if stored.shape != again.shape or stored.dtype != again.dtype:
+        return 1 << stored.dtype.itemsize * 8  # more than any two values differ by
+    return int(np.abs(stored.astype(np.int64) - again.astype(np.int64)).max(initial=0))
+
+
+def _files(manifest: Manifest) -> Iterable[ShardFile]:
+    return (file for shard in manifest.shards for file in shard.files)
+
+
+def _check_file(out: Path, file: ShardFile) -> Iterable[str]:
+    try:
+        size, digest = _size_and_sha256(out / file.path)
+    except FileNotFoundError:
+        yield f"{file.path} is missing"
+        return
+    except OSError as error:
+        yield f"{file.path} cannot be read ({type(error).__name__})"
+        return
+    if size != file.bytes:
+        yield f"{file.path} has {size} bytes instead of {file.bytes}"
+    elif digest != file.sha256:
+        yield f"{file.path} has another sha256 than the manifest"
+
+
+def _size_and_sha256(path: Path) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def _unknown_files(out: Path, manifest: Manifest) -> list[str]:
+    """Files where readers look for data that the manifest does not know, and leftovers of killed writers."""
+    known = {file.path for file in _files(manifest)}
+    problems = []
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        is_data = name.startswith(("fold=", "images/")) and name not in known
+        if path.is_file() and (is_data or is_temporary(path.name)):
+            problems.append(f"{name} is not in the manifest")
+    return problems
+
+
+def _check_rows(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
+    problems = []
+    if rows_sha256(rows, manifest.label_columns()) != manifest.rows_sha256:
+        problems.append(f"{INSTANCES} holds other rows than were written")
+    problems += _check_bytes(out, manifest, rows)
+    if [row.source for row in rows] != sorted({row.source for row in rows}, key=utf8_key):
+        problems.append(f"{INSTANCES}: sources are not unique and in order")
+    counts, by_status = manifest.counts, Counter(row.status for row in rows)
+    said = (counts.found, counts.prepared, counts.rejected, counts.duplicate)
+    if said != (len(rows), *(by_status[status] for status in Status)):
+        problems.append(f"{INSTANCES} and the manifest count inputs differently")
+    return problems + _check_patients(manifest, rows)
+
+
+def _check_bytes(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
+    """Under the library that wrote it the table has but one form; page checksums leave its footer open."""
+    if not same_library(out / INSTANCES):
+        return []
+    buffer = io.BytesIO()
+    write_instances(buffer, rows, manifest.label_columns())
+    changed = buffer.getvalue() != (out / INSTANCES).read_bytes()
+    return [f"{INSTANCES} has other bytes than were written"] if changed else []
+
+
+def _check_patients(manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
+    folds = {shard.name: shard.fold for shard in manifest.shards}
+    problems = []
+    of_patient: dict[str | None, int | None] = {}
+    split: set[str | None] = set()
+    for row in rows:
+        if row.status is Status.PREPARED:
+            if row.fold is None or folds.get(row.shard or "") != row.fold:
+                problems.append(
+                    f"{row.shard}: row {row.shard_row} is in another fold or shard than the manifest says"
+                )
+            if of_patient.setdefault(row.patient_id, row.fold) != row.fold:
+                split.add(row.patient_id)
+    if split:
+        problems.append(f"{len(split)} patients are in more than one fold")
+    return problems
+
+
+def _check_images(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> tuple[int, list[str]]:
+    """Decode every image of every format; a broken shard does not hide the next."""
+    shards, images, problems = rows_by_shard(rows), 0, []
+    for shard in manifest.shards:
+        for kind in manifest.config.formats:
+            try:
+                images += sum(
+                    1 for _ in read_shard_images(out, shard, Format(kind), shards.get(shard.name, []))
+                )
+            except DatasetDamaged as error:
+                problems.append(str(error))
+    return images, problems
