@@ -6,7 +6,8 @@ Out: a Mask, or None where nothing looks like a breast on a background.
 Otsu finds the dark class, but where a label or an implant is far brighter than the breast its threshold lies
 inside the breast. So the background's peak is looked for in the dark class, and the threshold is put at the
 peak's foot (triangle). What is left is opened against lines, letters and film edges, and the largest
-component is taken. If that is a rectangle, it is the exposed field, not the breast: the search goes on inside.
+component is taken. If that is a rectangle, it is the exposed field, not the breast, and the search goes on
+inside it; or, if all of it is bright, a shutter or a block of label, and the search goes on without it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Values = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
 _SMOOTH = np.ones(5, dtype=np.int64)
-_PASSES = 3
+_PASSES = 4
+_BLUR = 2
+"""Pixels that an edge is blurred over by thumbnail or wavelet."""
 _AREA_DIVISOR = 64
 """A breast covers at least 1/64 of the frame; in RSNA's most padded pictures it is 10 %."""
 _SIDE_DIVISOR = 16
@@ -28,18 +31,23 @@ _SIDE_DIVISOR = 16
 
 
 def find(display: Values, field: Mask) -> Mask | None:
-    """The breast in `field`, or None."""
+    """The breast in `field`, or None. Both of the same shape; `display` grows with displayed brightness."""
     found = None
     for _ in range(_PASSES):
         limits = _thresholds(display, field)
         if limits is None:
             break
-        component = _component(display, field, *limits)
-        if not _plausible(component):
+        component, foreground = _component(display, field, *limits)
+        if not _plausible(component, foreground):
             break
-        shrunk = 50 * np.count_nonzero(component) < 49 * np.count_nonzero(field)
+        if not _rectangular(component):
+            return component
+        area = np.count_nonzero(component)
+        if 20 * np.count_nonzero(display[component] > limits[1]) >= 19 * area:
+            field = field & ~kernels.dilate(component, _BLUR, _BLUR)
+            continue
         found = component
-        if not (shrunk and _rectangular(component)):
+        if 50 * area >= 49 * np.count_nonzero(field):
             break
         field = component
     return found
@@ -81,15 +89,25 @@ def _separated(counts: npt.NDArray[np.int64], threshold: int) -> bool:
     return bool(16 * (squares * n - total**2) * other_n**2 <= (other_total * n - total * other_n) ** 2)
 
 
-def _component(display: Values, field: Mask, foreground: int, bright: int) -> Mask:
-    """The largest compact foreground component, holes filled, lines and film edges taken off."""
+def _component(display: Values, field: Mask, foreground: int, bright: int) -> tuple[Mask, int]:
+    """The largest compact foreground component, its holes filled; and the pixels of all compact foreground.
+
+    Compact: what is left without bands along the sides, lines and letters. Small holes are filled first, for
+    fatty tissue may be as dark as the background; large ones last, for a line and a band that meet the breast
+    enclose background.
+    """
     mask = field & (display > foreground)
-    mask &= ~_film_edges(display > bright)
-    mask = ~kernels.border_connected(~mask)
+    top = int(display[field].max())
+    near_top = top - ((top - foreground) >> 3)
+    for level in (bright, near_top):
+        mask &= ~_film_edges(display > level)
+    mask = kernels.fill_holes(mask, mask.size // _AREA_DIVISOR)
     longer = max(mask.shape)
     reach = (longer >> 6, longer >> 7)
-    core = kernels.largest_component(kernels.opened(mask, *reach))
-    return kernels.largest_component(mask & kernels.dilate(core, *reach))
+    compact = kernels.opened(mask, *reach)
+    core = kernels.largest_component(compact)
+    component = kernels.largest_component(mask & kernels.dilate(core, *reach))
+    return kernels.fill_holes(component, mask.size), int(np.count_nonzero(compact))
 
 
 def _film_edges(bright: Mask) -> Mask:
@@ -109,21 +127,21 @@ def _band(counts: npt.NDArray[np.intp], length: int) -> int:
     """Lines of a bright band: all but 1/20 of each is bright, and of what follows less than half."""
     full = 20 * counts >= 19 * length
     thickness = int(np.argmin(full)) if not full.all() else len(full)
-    inside = thickness + 2
+    inside = thickness + _BLUR
     if thickness == 0 or 8 * thickness > len(counts) or inside >= len(counts):
         return 0
     return inside if 2 * int(counts[inside]) < length else 0
 
 
-def _plausible(component: Mask) -> bool:
-    """Whether it may be a breast: large enough, not a line, and filling at least a quarter of its box."""
+def _plausible(component: Mask, foreground: int) -> bool:
+    """Whether it may be a breast: large, no line, half of all foreground, a quarter of its box."""
     area = int(np.count_nonzero(component))
     top, bottom, left, right = kernels.bounds(component)
     rows, columns = component.shape
-    shortest = min(rows, columns)
     return (
         _AREA_DIVISOR * area >= rows * columns
-        and _SIDE_DIVISOR * min(bottom - top, right - left) >= shortest
+        and _SIDE_DIVISOR * min(bottom - top, right - left) >= min(rows, columns)
+        and 2 * area >= foreground
         and 4 * area >= (bottom - top) * (right - left)
     )
 

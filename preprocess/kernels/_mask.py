@@ -165,6 +165,17 @@ def border_connected(mask: Mask) -> Mask:
     return chosen
 
 
+def fill_holes(mask: Mask, largest: int) -> Mask:
+    """Fill the holes of at most `largest` pixels: 8-connected background that does not touch the border."""
+    labels, count = ndimage.label(~mask, structure=_EIGHT)
+    fill = np.bincount(labels.ravel(), minlength=count + 1) <= largest
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        fill[edge] = False
+    fill[0] = False
+    filled: Mask = mask | fill[labels]
+    return filled
+
+
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
     """Half-open (row start, row stop, column start, column stop) of the True pixels; 0s if none."""
     rows = np.flatnonzero(mask.any(axis=1))
