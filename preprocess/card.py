@@ -19,7 +19,7 @@ from preprocess.atomic import write_atomically
 from preprocess.card_columns import COLUMN_MEANINGS
 from preprocess.config import Format
 from preprocess.errors import REJECT_CODES, UNCOUNTED_CODES
-from preprocess.records import LabelColumn, LabelLevel, Status
+from preprocess.records import LabelColumn, Status
 from preprocess.report_charts import number
 from preprocess.report_data import Dataset
 
@@ -56,18 +56,18 @@ def card_markdown(dataset: Dataset) -> str:
     )
     table, config = dataset.table, dataset.config
     prepared = sections.of_status(table, Status.PREPARED)
-    columns = label_columns(dataset)
+    columns = dataset.manifest.label_columns()
     return environment.get_template("dataset_card.md.j2").render(
         name=dataset.out.resolve().name,
         front_matter=_front_matter(dataset, len(prepared)),
         config=config,
         config_fields=sorted(config.model_dump(mode="json").items()),
-        config_sha256=dataset.config_sha256,
+        config_sha256=dataset.manifest.config_sha256,
         counts={status.value: dataset.count(status) for status in Status},
         found=len(table),
         patients=prepared["patient_id"].nunique(),
         rejects=sections.rejects(table),
-        formats=[kind.value for kind in dataset.formats],
+        formats=[kind.value for kind in config.formats],
         encoding=config.encoding.value,
         target=next((column for column in columns if column.name == "cancer"), next(iter(columns), None)),
         labels=[_label_line(column, prepared) for column in columns],
@@ -77,22 +77,6 @@ def card_markdown(dataset: Dataset) -> str:
         burned_in=int((prepared["burned_in_annotation"] == "YES").sum()),
         number=number,
     )
-
-
-def label_columns(dataset: Dataset) -> tuple[LabelColumn, ...]:
-    """Label columns as the manifest declares them, or as the table shows them where there is no manifest."""
-    if dataset.labels:
-        return dataset.labels
-    return tuple(
-        LabelColumn(name, _kind(dataset.table[name]), LabelLevel.IMAGE)
-        for name in sections.label_names(dataset.table)
-    )
-
-
-def _kind(column: pd.Series) -> str:
-    if pd.api.types.is_integer_dtype(column):
-        return "int64"
-    return "float64" if pd.api.types.is_float_dtype(column) else "string"
 
 
 def _label_line(column: LabelColumn, prepared: pd.DataFrame) -> LabelLine:
@@ -110,7 +94,7 @@ def _front_matter(dataset: Dataset, images: int) -> str:
         "tags": ["medical", "mammography", "breast-cancer", "dicom", "bcd-prep"],
         "size_categories": [next((name for limit, name in _SIZES if images < limit), "n>1M")],
     }
-    if Format.PARQUET in dataset.formats:
+    if Format.PARQUET in dataset.config.formats:
         document["configs"] = [
             {"config_name": "default", "data_files": [{"split": "train", "path": "fold=*/*.parquet"}]}
         ]

@@ -85,7 +85,7 @@ def render_page(dataset: Dataset, originals: Mapping[str, Thumbnail], run: RunFa
         dataset=dataset,
         name=dataset.out.resolve().name,
         counts={status.value: dataset.count(status) for status in Status},
-        balanced=dataset.found is None or dataset.found == len(table),
+        balanced=dataset.manifest.counts.found == len(table),
         outcome=_outcome(dataset),
         cards=contact_sheet(dataset, originals),
         remarks=sections.remarks(table),
@@ -115,12 +115,12 @@ def _outcome(dataset: Dataset) -> Markup:
 
 
 def _intensities(dataset: Dataset) -> tuple[sections.Chart, ...]:
-    statistics = dataset.statistics
+    statistics = dataset.manifest.statistics
     if not any(statistics.histogram):
         return ()
     note = ""
-    if statistics.mean is not None and statistics.standard_deviation is not None:
-        note = f"mean {statistics.mean:.4g}, standard deviation {statistics.standard_deviation:.4g}"
+    if statistics.mean is not None and statistics.std is not None:
+        note = f"mean {statistics.mean:.4g}, standard deviation {statistics.std:.4g}"
     svg = charts.area(statistics.histogram, 0, 2**dataset.config.bits - 1, "prepared value")
     return (sections.Chart("Intensities", svg, note),)
 

@@ -1,6 +1,6 @@
 """What a finished run left in OUT, read for the report and the dataset card.
 
-In:  OUT with instances.parquet, and manifest.json and run.json where they exist.
+In:  OUT with manifest.json and instances.parquet, and run.json where it exists.
 Out: Dataset and RunFacts: typed values; keys that are missing in run.json are simply not known.
 """
 
@@ -14,9 +14,10 @@ from typing import Self
 
 import pandas as pd
 
-from preprocess.config import Format, ResultConfig
-from preprocess.errors import DatasetDamaged, UsageError
-from preprocess.records import LabelColumn, LabelLevel, Status
+from preprocess.config import ResultConfig
+from preprocess.errors import DatasetDamaged
+from preprocess.manifest import INSTANCES, Manifest, read_manifest
+from preprocess.records import Status
 
 JsonObject = dict[str, object]
 
@@ -57,70 +58,37 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """Intensities of the prepared images: a histogram over the output range, mean and deviation."""
-
-    histogram: tuple[int, ...] = ()
-    mean: float | None = None
-    standard_deviation: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Dataset:
     """OUT as the report and the card see it."""
 
     out: Path
     table: pd.DataFrame
-    config: ResultConfig
-    complete: bool
-    """manifest.json is there."""
-    config_sha256: str
-    found: int | None
-    """What the manifest says was found."""
-    ignored: int | None
-    labels: tuple[LabelColumn, ...]
-    shards: int
-    shard_bytes: int
-    statistics: Statistics
+    """instances.parquet with nullable types."""
+    manifest: Manifest
+
+    @property
+    def config(self) -> ResultConfig:
+        """The result config it was made with."""
+        return self.manifest.config
+
+    @property
+    def shard_bytes(self) -> int:
+        """Size of all data files."""
+        return sum(shard.bytes for shard in self.manifest.shards)
 
     def count(self, status: Status) -> int:
         """Inputs with this outcome."""
         return int((self.table["status"] == status.value).sum())
 
-    @property
-    def formats(self) -> tuple[Format, ...]:
-        """Kinds of files in OUT."""
-        return self.config.formats
-
 
 def read_dataset(out: Path) -> Dataset:
-    """Read OUT. Raises UsageError if there is no instances.parquet, DatasetDamaged if it cannot be read."""
-    if not (out / "instances.parquet").is_file():
-        raise UsageError(f"{out} holds no instances.parquet: not a dataset of bcd-prep")
+    """Read OUT. Raises UsageError if it is not a complete dataset, DatasetDamaged if it cannot be read."""
+    manifest = read_manifest(out)
     try:
-        table = pd.read_parquet(out / "instances.parquet", dtype_backend="numpy_nullable")
+        table = pd.read_parquet(out / INSTANCES, dtype_backend="numpy_nullable")
     except (OSError, ValueError) as error:
-        raise DatasetDamaged(f"instances.parquet cannot be read ({type(error).__name__})") from None
-    manifest = read_json(out / "manifest.json")
-    stored = _object(manifest.get("config"))
-    shards = _list(manifest.get("shards"))
-    try:
-        config = ResultConfig.model_validate(stored)
-    except ValueError:
-        raise DatasetDamaged("manifest.json holds a config that this version does not know") from None
-    return Dataset(
-        out=out,
-        table=table,
-        config=config,
-        complete=bool(manifest),
-        config_sha256=_text(manifest.get("config_sha256")) or config.sha256(),
-        found=_whole(_object(manifest.get("counts")).get("found")),
-        ignored=_whole(_object(manifest.get("counts")).get("ignored")),
-        labels=_labels(manifest),
-        shards=len(shards),
-        shard_bytes=sum(_whole(_object(shard).get("bytes")) or 0 for shard in shards),
-        statistics=_statistics(_object(manifest.get("statistics"))),
-    )
+        raise DatasetDamaged(f"{INSTANCES} cannot be read ({type(error).__name__})") from None
+    return Dataset(out, table, manifest)
 
 
 def read_run(out: Path) -> RunFacts | None:
@@ -136,26 +104,8 @@ def read_json(path: Path) -> JsonObject:
     return {}
 
 
-def _labels(manifest: JsonObject) -> tuple[LabelColumn, ...]:
-    columns = [_object(item) for item in _list(manifest.get("labels"))]
-    return tuple(
-        LabelColumn(str(item["name"]), str(item["kind"]), LabelLevel(str(item["level"]))) for item in columns
-    )
-
-
-def _statistics(document: JsonObject) -> Statistics:
-    histogram = tuple(
-        count for value in _list(document.get("histogram")) if (count := _whole(value)) is not None
-    )
-    return Statistics(histogram, _number(document.get("mean")), _number(document.get("std")))
-
-
 def _object(value: object) -> JsonObject:
     return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []
 
 
 def _text(value: object) -> str | None:

@@ -30,7 +30,7 @@ Reader = Callable[[Path, frozenset[int]], Iterator[tuple[int, Pixels]]]
 def prepared_pictures(dataset: Dataset, rows: pd.DataFrame) -> dict[str, bytes]:
     """Pictures of the given prepared rows by source, from PNG files, Parquet or TFRecord in that order."""
     preferred = (Format.PNG, Format.PARQUET, Format.TFRECORD)
-    chosen = next(kind for kind in preferred if kind in dataset.formats)
+    chosen = next(kind for kind in preferred if kind in dataset.config.formats)
     if chosen is Format.PNG:
         return _from_files(dataset.out, rows)
     read = _from_parquet if chosen is Format.PARQUET else _from_tfrecord

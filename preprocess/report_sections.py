@@ -264,16 +264,16 @@ def _machine_row(key: Hashable, rows: pd.DataFrame, labels: Sequence[str]) -> tu
     )
 
 
-def remarks(table: pd.DataFrame) -> tuple[str, ...]:
-    """What is worth a look although nothing failed, in whole sentences."""
+def remarks(table: pd.DataFrame) -> tuple[tuple[int, str], ...]:
+    """What is worth a look although nothing failed: how many prepared images, and what of them."""
     prepared = of_status(table, Status.PREPARED)
     counted = (
-        (prepared["roi"] == "whole_frame", "kept whole: no plausible breast was found in the frame."),
-        (prepared["above_bits_stored"].fillna(0) > 0, "had pixels above Bits Stored, which were clamped."),
-        (prepared["burned_in_annotation"] == "YES", "say that annotation is burned into the pixels."),
-        (prepared["presentation_intent_type"] == _RAW, "are FOR PROCESSING, not meant for display."),
-        (prepared["flipped"].fillna(False), "were mirrored to bring the chest wall to the left edge."),
-        (prepared["pixel_spacing_row_mm"].isna(), "give no pixel spacing: the margin was taken in pixels."),
+        (prepared["roi"] == "whole_frame", "kept whole: no plausible breast was found in the frame"),
+        (prepared["above_bits_stored"].fillna(0) > 0, "had pixels above Bits Stored, which were clamped"),
+        (prepared["burned_in_annotation"] == "YES", "declared to have annotation burned into the pixels"),
+        (prepared["presentation_intent_type"] == _RAW, "are FOR PROCESSING, not meant for display"),
+        (prepared["flipped"].fillna(False), "mirrored to bring the chest wall to the left edge"),
+        (prepared["pixel_spacing_row_mm"].isna(), "without pixel spacing: the margin was taken in pixels"),
     )  # fmt: skip
     sums = ((int(mask.fillna(False).sum()), text) for mask, text in counted)
-    return tuple(f"{charts.number(amount)} prepared images {text}" for amount, text in sums if amount)
+    return tuple((amount, text) for amount, text in sums if amount)

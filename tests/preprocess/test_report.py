@@ -20,10 +20,12 @@ from preprocess.card import reject_codes_markdown
 from preprocess.card_columns import COLUMN_MEANINGS
 from preprocess.config import Encoding, Format, ResultConfig
 from preprocess.errors import REJECT_CODES, UsageError
+from preprocess.manifest import finish
 from preprocess.parquet import ParquetShard, write_instances
 from preprocess.records import Identity, Label, LabelColumn, LabelLevel, SourceFile, Status
 from preprocess.report import contact_sources, read_thumbnails, write_report
 from preprocess.report_data import read_dataset
+from preprocess.results import PixelStatistics, ShardFile, ShardResult
 from preprocess.schema import COLUMN_NAMES, InstanceRow
 from preprocess.thumbnails import Thumbnail, encode, load, save
 
@@ -54,7 +56,8 @@ def prepared(number: int) -> InstanceRow:
         image_id=str(number), laterality="LR"[number // 2 % 2], view=("CC", "MLO")[number % 2],
         site_id="1", machine_id=machine, manufacturer="MAKER <A&B>", transfer_syntax_uid=syntax,
         rows=rows, columns=columns, bits_stored=(16, 12)[number % 2],
-        photometric_interpretation="MONOCHROME2", file_bytes=1_000_000, decoder="cpu", decode_level=2 * ((number + 1) % 2), voi_source="window",
+        photometric_interpretation="MONOCHROME2", file_bytes=1_000_000,
+        decoder="cpu", decode_level=2 * ((number + 1) % 2), voi_source="window",
         voi_lut_function=function, window_center=2048.0, window_width=4096.0, above_bits_stored=0,
         roi="whole_frame" if number == 5 else "breast", box_row=100, box_column=0, box_rows=3000,
         box_columns=1500, flipped=number % 3 == 0, content_row=0, content_column=0, content_rows=64,
@@ -86,20 +89,20 @@ def make_dataset(out: Path, config: ResultConfig, count: int = 24) -> list[Insta
         InstanceRow(source="again.dcm", status=Status.DUPLICATE, labels=known, duplicate_of=rows[0].source)
     )
     everything = [*placed, *other]
-    with (out / "instances.parquet").open("wb") as file:
-        write_instances(file, everything, LABELS)
-    manifest = {
-        "schema_version": 1, "config": config.model_dump(mode="json"),
-        "counts": {"found": len(everything), "ignored": 7},
-        "statistics": {"histogram": [5, 0, 3, 9, 2, 1], "mean": 12000.5, "std": 900.25},
-        "shards": [{"bytes": 1000}, {"bytes": 500}],
-    }  # fmt: skip
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    finish_dataset(out, config, everything)
     run = {"started": "2026-01-02T03:04:05", "seconds": 75.2, "stages": {"decode": 60.0, "render": 12.5},
            "images_per_second": 3.25, "workers": 2,
            "versions": {"numpy": "2.4.6", "absent": None}}  # fmt: skip
     (out / "run.json").write_text(json.dumps(run))
     return everything
+
+
+def finish_dataset(out: Path, config: ResultConfig, rows: list[InstanceRow]) -> None:
+    """Write instances.parquet and the manifest with some statistics."""
+    statistics = PixelStatistics(4, 40, 500, 1, 20, (3, 1) + (0,) * 254)
+    files = (ShardFile("fold=0/part-00000.tfrecord", "tfrecord", 1500, "0" * 64, 1),)
+    shard = ShardResult("fold=0/part-00000", 0, "key", tuple(rows), files, statistics)
+    finish(out, [shard], [], config=config, label_columns=LABELS, ignored=7)
 
 
 def write_shard(out: Path, shard: str, kind: Format, config: ResultConfig, rows: list[InstanceRow]) -> None:
@@ -131,6 +134,12 @@ def write_shard(out: Path, shard: str, kind: Format, config: ResultConfig, rows:
             picture.write_bytes(data)
 
 
+def rewrite_table(out: Path, rows: list[InstanceRow]) -> None:
+    """Replace instances.parquet behind the manifest's back."""
+    with (out / "instances.parquet").open("wb") as file:
+        write_instances(file, rows, LABELS)
+
+
 def config(**fields: object) -> ResultConfig:
     return ResultConfig.model_validate({"height": 64, "width": 32, **fields})
 
@@ -152,13 +161,11 @@ def test_report_accounts_for_every_input(tmp_path: Path) -> None:
 
 
 def test_report_says_so_when_the_manifest_counts_otherwise(tmp_path: Path) -> None:
-    make_dataset(tmp_path, config())
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["counts"]["found"] = 30
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    rows = make_dataset(tmp_path, config())
+    rewrite_table(tmp_path, rows[1:])
     text = text_of(write_report(tmp_path).read_text())
     assert "✗" in text
-    assert "the manifest says 30" in text
+    assert "the manifest says 29" in text
 
 
 def test_report_is_self_contained_and_runs_no_script(tmp_path: Path) -> None:
@@ -228,8 +235,7 @@ def test_an_original_without_a_row_is_never_shown(tmp_path: Path) -> None:
 def test_hashed_datasets_hide_pictures_with_burned_in_annotation(tmp_path: Path) -> None:
     rows = make_dataset(tmp_path, config(identifiers="hash"), count=4)
     marked = [replace(row, burned_in_annotation="YES" if row.image_id == "2" else "NO") for row in rows]
-    with (tmp_path / "instances.parquet").open("wb") as file:
-        write_instances(file, marked, LABELS)
+    rewrite_table(tmp_path, marked)
     page = write_report(tmp_path, thumbnails=[thumbnail(row.source) for row in marked]).read_text()
     assert page.count('<article class="card">') == 3
     assert 'data-source="train_images/p70/2.dcm"' not in page
@@ -242,25 +248,23 @@ def test_folds_tell_positives_and_leaks(tmp_path: Path) -> None:
     assert "all 6 24 100.0 % 3 (12.5 %)" in text
 
 
-def test_a_run_that_left_no_manifest_is_called_incomplete(tmp_path: Path) -> None:
+def test_a_damaged_run_json_costs_the_timings_only(tmp_path: Path) -> None:
     make_dataset(tmp_path, config())
-    (tmp_path / "manifest.json").unlink()
     (tmp_path / "run.json").write_text("{ broken")
     text = text_of(write_report(tmp_path).read_text())
-    assert "incomplete: no manifest" in text
     assert "Throughput" not in text
+    assert "24 prepared" in text
 
 
 def test_a_dataset_of_rejects_only_still_has_a_report(tmp_path: Path) -> None:
     rows = make_dataset(tmp_path, config())
-    with (tmp_path / "instances.parquet").open("wb") as file:
-        write_instances(file, [row for row in rows if row.status is Status.REJECTED], LABELS)
+    finish_dataset(tmp_path, config(), [row for row in rows if row.status is Status.REJECTED])
     text = text_of(write_report(tmp_path).read_text())
     assert "0 prepared + 4 rejected + 0 duplicate = 4 found" in text
 
 
 def test_a_folder_without_a_dataset_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"instances\.parquet"):
+    with pytest.raises(UsageError, match=r"manifest\.json"):
         write_report(tmp_path)
 
 
@@ -286,7 +290,7 @@ def test_card_has_front_matter_counts_and_loaders(tmp_path: Path) -> None:
     _, front, body = (tmp_path / "dataset_card.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["configs"][0]["data_files"][0]["path"] == "fold=*/*.parquet"
     assert "| found | 29 |" in body
-    assert "| `cancer` | image | int64 | 24 | 3 (12.5 %) |" in body
+    assert "| `cancer` | breast | int64 | 24 | 3 (12.5 %) |" in body
     assert all(f"| `{name}` |" in body for name in COLUMN_NAMES)
     for block in re.findall(r"```python\n(.*?)```", body, flags=re.S):
         compile(block, "card", "exec")
@@ -343,8 +347,9 @@ def test_contact_sheet_does_not_depend_on_the_order_of_inputs(order: list[int], 
     assert len(chosen) == min(30, wanted)
 
 
-def test_dataset_reads_label_levels_and_sizes(tmp_path: Path) -> None:
+def test_dataset_reads_sizes_and_config(tmp_path: Path) -> None:
     make_dataset(tmp_path, config())
     dataset = read_dataset(tmp_path)
-    assert (dataset.shards, dataset.shard_bytes, dataset.found, dataset.ignored) == (2, 1500, 29, 7)
+    assert dataset.shard_bytes == 1500
+    assert [dataset.count(status) for status in Status] == [24, 4, 1]
     assert dataset.config == config()
