@@ -81,7 +81,7 @@ def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Contain
         whole: Whether `data` is the whole file.
 
     Raises:
-        Incomplete: the data set is deflated, and `data` is not the whole file.
+        Incomplete: `data` is not the whole file, and the data set is deflated or begins later.
         RejectedInput: not_dicom, corrupt_header, inflate_limit.
     """
     start = _meta_start(data)
@@ -91,7 +91,7 @@ def open_container(data: bytes, config: ResultConfig, *, whole: bool) -> Contain
             code = "corrupt_header" if data[128:132] == b"DICM" else "not_dicom"
             raise RejectedInput(code, "no DICOM file meta information or data set found")
         return Container(data, 0, encoding, _guess(encoding), None)
-    meta, position = _read_meta(data, start)
+    meta, position = _read_meta(data, start, whole=whole)
     syntax, media = meta.get(0x0010), meta.get(0x0002)
     if syntax == DEFLATED:
         if not whole:
@@ -137,7 +137,7 @@ def _meta_start(data: bytes) -> int | None:
     return found.start() if found else None
 
 
-def _read_meta(data: bytes, start: int) -> tuple[dict[int, str], int]:
+def _read_meta(data: bytes, start: int, *, whole: bool) -> tuple[dict[int, str], int]:
     """UIDs of group 0002 by element, and where it ends. The group length is often wrong: not used."""
     meta: dict[int, str] = {}
     position = start
@@ -149,6 +149,8 @@ def _read_meta(data: bytes, start: int) -> tuple[dict[int, str], int]:
         elif vr not in SHORT_VRS:
             length = struct.unpack_from("<I", data, position + 4)[0]
         if value + length > len(data):
+            if not whole:
+                raise Incomplete
             raise RejectedInput("corrupt_header", f"(0002,{element:04X}) ends after the end of the file")
         if vr == b"UI" or element in (0x0002, 0x0010):
             meta[element] = data[value : value + length].decode("ascii", "replace").strip("\0 ")

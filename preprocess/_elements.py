@@ -221,7 +221,7 @@ def _top_level(container: Container, max_depth: int) -> Iterator[Element]:
             value_end, position = walker.end_of(element)
         if position > size:
             raise EOFError
-        yield element._replace(end=value_end)
+        yield element if value_end == element.end else element._replace(end=value_end)
 
 
 def _is_overlay_bits(tag: int) -> bool:
