@@ -49,9 +49,9 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
     if compression is Compression.JPEG_LS:
         decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
-    return Samples(
-        _imagecodecs(imagecodecs.jpeg8_decode, codestream), facts.precision, False, "libjpeg-turbo"
-    )
+    # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
+    decoded = _imagecodecs(imagecodecs.jpeg8_decode, codestream)
+    return Samples(decoded, image.bits_allocated, False, "libjpeg-turbo")
 
 
 def _imagecodecs(

@@ -39,8 +39,14 @@ def stored_dtype(image: ImageHeader) -> np.dtype[np.integer[Any]]:
     """BitsAllocated width by PixelRepresentation.
 
     Raises:
-        RejectedInput: unsupported_bits for other widths than 8 and 16.
+        RejectedInput: unsupported_bits for other widths than 8 and 16, invalid_attribute where rows, columns
+            or BitsStored make no sense (parsing refuses both earlier).
     """
+    if image.rows < 1 or image.columns < 1 or not 1 <= image.bits_stored <= image.bits_allocated:
+        raise RejectedInput(
+            "invalid_attribute",
+            f"{image.rows}x{image.columns} with {image.bits_stored} of {image.bits_allocated} bits",
+        )
     try:
         return np.dtype(_DTYPES[image.bits_allocated, image.pixel_representation])
     except KeyError:
