@@ -106,8 +106,18 @@ def _component(display: Values, field: Mask, foreground: int, bright: int) -> tu
     reach = (longer >> 6, longer >> 7)
     compact = kernels.opened(mask, *reach)
     core = kernels.largest_component(compact)
-    component = kernels.largest_component(mask & kernels.dilate(core, *reach))
-    return kernels.fill_holes(component, mask.size), int(np.count_nonzero(compact))
+    component = np.zeros_like(core)
+    window = _window(core, *reach)
+    regrown = mask[window] & kernels.dilate(core[window], *reach)
+    component[window] = kernels.fill_holes(kernels.largest_component(regrown), mask.size)
+    return component, int(np.count_nonzero(compact))
+
+
+def _window(mask: Mask, row_reach: int, column_reach: int) -> tuple[slice, slice]:
+    """The part of the frame within reach of the mask's box."""
+    top, bottom, left, right = kernels.bounds(mask)
+    rows = slice(max(top - row_reach, 0), bottom + row_reach)
+    return rows, slice(max(left - column_reach, 0), right + column_reach)
 
 
 def _film_edges(bright: Mask) -> Mask:

@@ -31,18 +31,18 @@ def shift_mean(pixels: npt.NDArray[np.integer], shift: int) -> Values:
     if not 0 < shift <= 7:
         raise ValueError("shift must be from 0 to 7")
     step, (rows, columns) = 1 << shift, pixels.shape
-    whole = rows // step
     summed = np.empty((-(-rows // step), columns), dtype=np.int32)
-    bands = pixels[: whole * step].reshape(whole, step, columns)
-    np.add.reduce(bands, axis=1, dtype=np.int32, out=summed[:whole])
-    if rows % step:
-        tail = pixels[whole * step :]
-        summed[whole] = tail.sum(axis=0, dtype=np.int32)
-        summed[whole] += pixels[-1].astype(np.int32) * (step - len(tail))
+    for index, line in enumerate(summed):  # block by block, so that a block's int32 copy stays in the cache
+        block = pixels[index * step : (index + 1) * step].astype(np.int32)
+        np.add.reduce(block, axis=0, out=line)
+        if len(block) < step:
+            line += block[-1] * (step - len(block))
     if columns % step:
         summed = np.pad(summed, ((0, 0), (0, step - columns % step)), mode="edge")
-    blocks = summed.reshape(len(summed), -1, step).sum(axis=2, dtype=np.int64)
-    means: Values = ((blocks + (1 << (2 * shift - 1))) >> (2 * shift)).astype(np.int32)
+    total = summed[:, ::step].copy()
+    for offset in range(1, step):
+        total += summed[:, offset::step]
+    means: Values = (total + np.int32(1 << (2 * shift - 1))) >> np.int32(2 * shift)
     return means
 
 
