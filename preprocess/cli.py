@@ -128,13 +128,15 @@ def _tell(summary: RunSummary, *, dry_run: bool) -> None:
               help="Also decode inputs again with pydicom as an oracle, render and compare.")  # fmt: skip
 @click.option("--sample", default=20, show_default=True, help="How many inputs to re-decode.")
 @click.option("--seed", default=0, show_default=True, help="Which ones.")
+@click.option("--key-file", help="Key of a dataset with hashed identifiers (default: OUT.key).")
 @click.pass_context
-def verify(ctx: click.Context, out: Path, inputs: tuple[str, ...], sample: int, seed: int) -> None:
+def verify(
+    ctx: click.Context, /, out: Path, inputs: tuple[str, ...], sample: int, seed: int, key_file: str | None
+) -> None:
     """Re-read a dataset and check every hash, CRC, count and place.
 
     Exit code 0: whole, 1: damaged, 3: incomplete.
     """
-    from preprocess.checking import compare_with_source
     from preprocess.verify import verify as verify_dataset
 
     report = verify_dataset(out)
@@ -143,10 +145,17 @@ def verify(ctx: click.Context, out: Path, inputs: tuple[str, ...], sample: int, 
     click.echo(f"{out}: {report.status}")
     code = {"whole": 0, "damaged": 1, "incomplete": 3}[report.status]
     if code == 0 and inputs:
-        comparison = compare_with_source(out, inputs, sample, seed)
-        for line in comparison.lines():
-            click.echo(line)
-        code = 0 if comparison.agrees else 1
+        from preprocess.checking import compare_with_source
+
+        comparison = compare_with_source(out, inputs, sample, seed, key_file)
+        for problem in comparison.problems:
+            click.echo(problem, err=True)
+        click.echo(
+            f"{comparison.checked} inputs decoded again by pydicom:"
+            f" largest difference {comparison.largest_difference}"
+            + (f" ({comparison.worst})" if comparison.worst else "")
+        )
+        code = 1 if comparison.problems or comparison.largest_difference else 0
     ctx.exit(code)
 
 

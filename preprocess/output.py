@@ -113,6 +113,11 @@ def _clear(out: Path) -> None:
             entry.unlink()
 
 
+def key_file_of(out: Path, given: str | None) -> Path:
+    """The key of --identifiers hash: as given, or beside OUT, so that sharing OUT does not share it."""
+    return Path(given) if given else out.with_name(out.name + ".key")
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write JSON with sorted keys, atomically; raises RunAborted."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -32,6 +32,12 @@ class Trace:
     stage: Stage = Stage.PARSE
     seconds: dict[Stage, float] = field(default_factory=dict)
 
+    def outcome(self) -> Prepared | Reject:
+        """What came of the input."""
+        outcome = self.prepared or self.reject
+        assert outcome is not None
+        return outcome
+
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
         """Note the stage that is under way, and its time."""
@@ -45,21 +51,19 @@ class Trace:
 
 def prepare(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Prepared | Reject:
     """Prepare one input. Never raises, except KeyboardInterrupt and SystemExit."""
-    trace = steps(source, config, decoder)
-    outcome = trace.prepared or trace.reject
-    assert outcome is not None
-    return outcome
+    return steps(source, config, decoder).outcome()
 
 
 def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
     """Prepare one input and keep what each stage gave, for `inspect`, timings and the contact sheet."""
     trace = Trace()
     with boundary(trace, source, config):
-        _advance(trace, source, config, decoder)
+        advance(trace, source, config, decoder)
     return trace
 
 
-def _advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
+def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
+    """The stages themselves, outside the boundary: raises RejectedInput, and whatever a fault raises."""
     with trace.timed(Stage.PARSE):
         instance = trace.instance = dicom.parse(source, config)
     with trace.timed(Stage.DECODE):

@@ -8,13 +8,14 @@ Out: a Plan: the shards in order, and the inputs that are in none, each with its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocess.config import PrepConfig
 from preprocess.discover import Discovery, discover
 from preprocess.duplicates import Duplicate, judge, shared_uids
 from preprocess.executors.base import Executor
+from preprocess.labels import join
 from preprocess.plan import ShardPlan, plan_shards, split_ambiguous
 from preprocess.progress import Reporter
 from preprocess.records import LabelColumn, Reject, ScannedFile, SourceFile
@@ -53,20 +54,15 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     for note in discovery.notes:
         reporter.note(note)
     scanned, rejects = _scan(sources, request, executor, reporter)
-    scanned = tuple(_labelled(file, discovery) for file in scanned)
-    kept, duplicates, conflicts = _resolve(scanned, request, executor, reporter)
+    joined = join(discovery.labels, scanned, (reject.source for reject in rejects))
+    for count, what in ((joined.rows_unmatched, "label rows"), (joined.images_unmatched, "images")):
+        if count:
+            reporter.note(f"{count} {what} without a partner in the label tables")
+    kept, duplicates, conflicts = _resolve(joined.files, request, executor, reporter)
     kept, ambiguous = split_ambiguous(kept)
     shards = plan_shards(kept, config, discovery.label_columns)
     every = (*rejects, *conflicts, *ambiguous)
     return Plan(discovery, discovery.label_columns, shards, every, tuple(duplicates))
-
-
-def _labelled(file: ScannedFile, discovery: Discovery) -> ScannedFile:
-    """The file with its labels joined: layout and header are both known only now."""
-    if discovery.labels is None:
-        return file
-    labels = discovery.labels.lookup(file)
-    return replace(file, source=replace(file.source, labels=labels))
 
 
 def _scan(

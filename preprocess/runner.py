@@ -72,8 +72,9 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
 def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
     plan = make_plan(request, executor, reporter)
-    pseudonyms = Pseudonyms.open(request.config.result.identifiers, _key_file(request))
-    done = load_finished(request.out, plan.shards, request.config.result)
+    key_file = output.key_file_of(request.out, request.config.execution.key_file)
+    pseudonyms = Pseudonyms.open(request.config.result.identifiers, key_file)
+    done = load_finished(request.out, plan.shards, request.config.result, pseudonyms)
     todo = [shard for shard in plan.shards if shard.name not in done]
     if done:
         reporter.note(f"{len(done)} of {len(plan.shards)} shards are finished already")
@@ -184,8 +185,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _key_file(request: RunRequest) -> Path:
-    given = request.config.execution.key_file
-    return Path(given) if given else request.out.with_name(request.out.name + ".key")
