@@ -66,7 +66,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, envvar=ENVIRONMENT + "OUT",
               help="Folder of the dataset; must not lie inside an input.")  # fmt: skip
 @click.option("--labels", envvar=ENVIRONMENT + "LABELS",
-              help="Label table (CSV, Parquet), joined on image, patient + laterality or patient.")  # fmt: skip
+              help="Label table (CSV, Parquet), joined on image, breast or patient.")  # fmt: skip
 @click.option("--layout", default="auto", show_default=True, envvar=ENVIRONMENT + "LAYOUT",
               help="auto, rsna, vindr, cmmd or pacs (see docs/layouts.md).")  # fmt: skip
 @result_options
@@ -150,6 +150,8 @@ def verify(
         comparison = compare_with_source(out, inputs, sample, seed, key_file)
         for problem in comparison.problems:
             click.echo(problem, err=True)
+        for source in comparison.beyond_oracle:
+            click.echo(f"not compared: {source}")
         click.echo(
             f"{comparison.checked} inputs decoded again by pydicom:"
             f" largest difference {comparison.largest_difference}"

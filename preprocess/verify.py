@@ -59,6 +59,8 @@ class SourceReport:
     worst: str | None
     """Source of the largest difference; None if there is none."""
     problems: tuple[str, ...] = ()
+    beyond_oracle: tuple[str, ...] = ()
+    """Chosen inputs that no independent decoder can decode, as `source: reason`."""
 
 
 def verify(out: Path) -> VerifyReport:
@@ -95,7 +97,8 @@ def verify_source(
     """Prepare `sample` random inputs again with `prepare` and compare with what is stored.
 
     The choice is a function of seed and sources only. `prepare` uses an independent decoder and the dataset's
-    config; if it raises RejectedInput that is a problem, since the dataset has a picture of the input.
+    config; if it raises RejectedInput that is a problem, since the dataset has a picture of the input. If it
+    raises LookupError, no independent decoder exists for that input.
 
     Raises:
         UsageError, DatasetDamaged: as read_images.
@@ -109,18 +112,22 @@ def verify_source(
     chosen = set(sorted(known, key=lambda name: _lot(seed, name))[:sample])
     problems = [] if known or not rows else ["none of the dataset's sources is among the inputs given"]
     worst, largest, checked = None, 0, 0
+    beyond: list[str] = []
     for row, pixels in read_images(out):
         if row.source not in chosen:
             continue
-        checked += 1
         try:
             difference = _difference(pixels, prepare(by_name[row.source]).pixels)
         except RejectedInput as error:
             problems.append(f"{row.source}: prepared then, rejected now ({error.code})")
             continue
+        except LookupError as error:
+            beyond.append(f"{row.source}: {error}")
+            continue
+        checked += 1
         if difference > largest:
             worst, largest = row.source, difference
-    return SourceReport(checked, largest, worst, tuple(problems))
+    return SourceReport(checked, largest, worst, tuple(problems), tuple(beyond))
 
 
 def _lot(seed: int, name: str) -> bytes:
