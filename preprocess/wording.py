@@ -73,6 +73,8 @@ def byte_size(amount: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says it."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
