@@ -198,15 +198,15 @@ def _header_segments(data: bytes, position: int, end: int, walk: _Walk) -> int:
         (marker,) = struct.unpack_from(">H", data, position)
         if marker in (SOT, SOD):
             return position
+        walk.segments += 1
+        if walk.segments > _MAX_SEGMENTS:
+            raise _invalid("too many marker segments")
         if 0xFF30 <= marker <= 0xFF3F:  # reserved markers without a segment (T.800 A.1)
             position += 2
             continue
         marker, body = _segment(data, position, end)
         if marker in (SOC, SIZ, EOC):
             raise _invalid(f"marker {marker:04X} inside a header")
-        walk.segments += 1
-        if walk.segments > _MAX_SEGMENTS:
-            raise _invalid("too many marker segments")
         _note(marker, body, walk)
         position += 4 + len(body)
 

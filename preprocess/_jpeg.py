@@ -26,6 +26,7 @@ _MARKER_IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """In a scan FF00 is a stuffed byte, FFD0-7 are restarts, FFFF is fill (T.81 B.1.1)."""
 _MARKER_IN_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """In a JPEG-LS scan a bit is stuffed after FF, so only FF80 and above are markers (T.87 A.1)."""
+_FILL = re.compile(rb"\xff+")
 _MAX_SEGMENTS = 20_000
 
 
@@ -120,13 +121,12 @@ def _walk(data: bytes, compression: Compression) -> _Walk:
 
 def _next_marker(data: bytes, position: int) -> int:
     """Position of the marker at or after fill bytes; -1 at the end of the data."""
-    while position + 1 < len(data) and data[position] == 0xFF and data[position + 1] == 0xFF:
-        position += 1
     if position + 1 >= len(data):
         return -1
-    if data[position] != 0xFF:
+    fill = _FILL.match(data, position)
+    if fill is None:
         raise _invalid("a marker is missing between segments")
-    return position
+    return fill.end() - 1 if fill.end() < len(data) else -1
 
 
 def _segment(data: bytes, position: int, walk: _Walk) -> bytes | None:

@@ -187,8 +187,11 @@ class _Messages:
         if text and len(kept) < _MAX_MESSAGES:
             kept.append(" ".join(text.decode("ascii", "replace").split()))
 
-    def __str__(self) -> str:
-        return "; ".join(self.errors or self.warnings) or "no reason given"
+    def failure(self) -> RejectedInput:
+        """The reason as a reject: a limit on memory is not the image's fault."""
+        text = "; ".join(self.errors or self.warnings) or "no reason given"
+        code = "out_of_memory" if "memory" in text.lower() else "decode_failed"
+        return RejectedInput(code, f"OpenJPEG: {text}")
 
 
 @contextmanager
@@ -203,7 +206,7 @@ def _codec(level: int, messages: _Messages) -> Iterator[c_void_p]:
         lib.opj_set_default_decoder_parameters(parameters)
         c_uint32.from_buffer(parameters).value = level  # cp_reduce is the first field
         if not lib.opj_setup_decoder(codec, parameters) or not lib.opj_decoder_set_strict_mode(codec, 1):
-            raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+            raise messages.failure()
         yield codec
     finally:
         lib.opj_destroy_codec(codec)
@@ -220,19 +223,19 @@ def decode(codestream: bytes, level: int = 0) -> npt.NDArray[np.int32]:
         int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0.
 
     Raises:
-        RejectedInput: decode_failed with OpenJPEG's own words; too_many_pixels; unsupported_codestream for
-            more than one component.
+        RejectedInput: decode_failed or out_of_memory with OpenJPEG's own words; too_many_pixels;
+            unsupported_codestream for more than one component.
     """
     lib, messages, stream = library(), _Messages(), _Stream(codestream)
     image = _ImagePointer()
     try:
         with _codec(level, messages) as codec:
             if not lib.opj_read_header(stream.handle, codec, byref(image)):
-                raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+                raise messages.failure()
             _check(image.contents)
             decoded = lib.opj_decode(codec, stream.handle, image)
             if not decoded or not lib.opj_end_decompress(codec, stream.handle) or messages.errors:
-                raise RejectedInput("decode_failed", f"OpenJPEG: {messages}")
+                raise messages.failure()
             return _pixels(image.contents)
     finally:
         if image:
@@ -251,5 +254,7 @@ def _pixels(image: _Image) -> npt.NDArray[np.int32]:
     component = image.comps[0]
     if not component.data:
         raise RejectedInput("decode_failed", "OpenJPEG: no pixels")
-    borrowed = np.ctypeslib.as_array(component.data, shape=(component.h, component.w))
-    return np.array(borrowed, dtype=np.int32)
+    # Copied by address: numpy.ctypeslib would make, and ctypes keep for ever, a type for every image size.
+    pixels = np.empty((component.h, component.w), dtype=np.int32)
+    ctypes.memmove(pixels.ctypes.data, component.data, pixels.nbytes)
+    return pixels
