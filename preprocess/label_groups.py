@@ -52,9 +52,8 @@ WELL_KNOWN_KINDS = {name: "string" if name == "density" else "int64" for name in
 class Role(StrEnum):
     """What a table is there for."""
 
-    LABELS = "labels"
-    IDENTITY = "identity"
-    """Only for laterality, view, site, …: its labels yield to an explicit --labels."""
+    TABLE = "table"
+    """Rows find images by their ids."""
     LIST = "list"
     """A list of inputs: its rows belong to files, no join needed."""
 
@@ -86,7 +85,9 @@ class LabelSource:
 
     table: Table
     profile: TableProfile
-    role: Role
+    role: Role = Role.TABLE
+    identity_only: bool = False
+    """Only laterality, view, site, … are taken: labels come from an explicit --labels."""
 
 
 @dataclass(slots=True)
@@ -95,6 +96,7 @@ class Group:
 
     name: str
     role: Role
+    identity_only: bool
     level: LabelLevel
     names: list[str]
     kinds: list[str]
@@ -150,15 +152,17 @@ def make_group(sources: list[LabelSource], notes: list[str]) -> Group:
     Raises:
         UsageError: no column to join on, or two rows of one key that differ.
     """
-    profile, role = sources[0].profile, sources[0].role
+    profile, role, identity_only = sources[0].profile, sources[0].role, sources[0].identity_only
     table = stack(" + ".join(sorted({s.table.name for s in sources})), [s.table for s in sources])
-    if profile.derive:
-        table = profile.derive(table)
+    derived = profile.derive(table) if profile.derive else table
+    if role is Role.TABLE or len(derived.rows) == len(table.rows):
+        table = derived  # the rows of a list belong to files and are not merged
     fields = _identity_columns(table, profile)
     identities = _identities(table, fields)
-    names = [] if role is Role.IDENTITY else _label_names(table, profile, fields, notes)
+    names = [] if identity_only else _label_names(table, profile, fields, notes)
     level = _join_level(table, fields, role)
-    group = Group(table.name, role, level, names, [], [], [], identities, _images(table, identities))
+    images = _images(table, identities)
+    group = Group(table.name, role, identity_only, level, names, [], [], [], identities, images)
     _fill(group, table, dict(profile.levels))
     _index(group)
     return group
@@ -271,7 +275,7 @@ def _index_row(group: Group, row: int) -> None:
         first = group.by_key.setdefault(key, row)
         group.first_of[row] = first
         if first != row:
-            _check_same(group, first, row, key)
+            check_same(group, first, row, repr("/".join(part for part in key if part)))
             group.identities[first] = _agreed(group.identities[first], identity)
     if group.level is LabelLevel.IMAGE and image:
         first = group.by_image.setdefault(image, row)
@@ -288,12 +292,17 @@ def _keys(level: LabelLevel, identity: Identity, image: Cell) -> list[tuple[str,
     return [(patient, one) for one in ("LR" if side == "B" else side or "")]
 
 
-def _check_same(group: Group, first: int, row: int, key: tuple[str, ...]) -> None:
+def check_same(group: Group, first: int, row: int, what: str) -> None:
+    """Two rows about the same thing must have the same labels.
+
+    Raises:
+        UsageError: they differ; names rows (as a spreadsheet counts them), key and columns, no values.
+    """
     if group.rows[first] == group.rows[row]:
         return
     differing = [n for n, a, b in zip(group.names, group.rows[first], group.rows[row], strict=True) if a != b]
     raise UsageError(
-        f"{group.name}: rows {first + 2} and {row + 2} both describe {'/'.join(k for k in key if k)!r}"
+        f"{group.name}: rows {first + 2} and {row + 2} both describe {what}"
         f" and differ in {', '.join(differing)}"
     )
 

@@ -16,7 +16,16 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preprocess.label_groups import FINENESS, Group, LabelSource, Role, TableProfile, make_group, merged
+from preprocess.label_groups import (
+    FINENESS,
+    Group,
+    LabelSource,
+    Role,
+    TableProfile,
+    check_same,
+    make_group,
+    merged,
+)
 from preprocess.label_values import cast, widest
 from preprocess.names import stem
 from preprocess.records import (
@@ -88,7 +97,7 @@ class LabelTable:
             row = group.find(merged(layout, header), sop_instance_uid, stem)
             if row is not None:
                 layout = merged(layout, group.identities[row])
-                if group.role is not Role.IDENTITY:
+                if not group.identity_only:
                     found.append((number, row))
         return Match(layout, self._labels(found), tuple(found))
 
@@ -99,21 +108,24 @@ class LabelTable:
                 return group.identities[row], self._labels([(number, row)])
         raise IndexError(row)
 
-    def row_count(self) -> int:
-        """Label rows that can find an image."""
-        return sum(len(group.rows) for group in self._label_groups())
+    def check_list_rows(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Two rows that list one file must say the same of it.
+
+        Raises:
+            UsageError: they do not.
+        """
+        for group in self._groups:
+            for first, row in pairs if group.role is Role.LIST else ():
+                check_same(group, first, row, "one file")
 
     def unmatched(self, used: set[tuple[int, int]]) -> int:
         """How many label rows found no image, given those that did."""
         return sum(
             (number, first) not in used
             for number, group in enumerate(self._groups)
-            if group.role is Role.LABELS
+            if group.role is Role.TABLE and not group.identity_only
             for first in group.first_of
         )
-
-    def _label_groups(self) -> list[Group]:
-        return [group for group in self._groups if group.role is Role.LABELS]
 
     def _labels(self, rows: list[tuple[int, int]]) -> tuple[Label, ...]:
         if not rows:
@@ -178,13 +190,13 @@ def build(sources: Sequence[LabelSource]) -> LabelTable | None:
     Raises:
         UsageError: a table has no column to join on, or two rows of one key differ.
     """
-    kinds: dict[tuple[Role, str], list[LabelSource]] = {}
+    kinds: dict[tuple[bool, bool, str], list[LabelSource]] = {}
     for source in sources:
-        kinds.setdefault((source.role, source.profile.name), []).append(source)
+        key = (not source.identity_only, source.role is not Role.LIST, source.profile.name)
+        kinds.setdefault(key, []).append(source)
     notes: list[str] = []
     # Identity first: laterality from one table may be the key of the next.
-    order = sorted(kinds, key=lambda key: (key[0] is not Role.IDENTITY, key[0] is not Role.LIST, key[1]))
-    groups = tuple(make_group(kinds[key], notes) for key in order)
+    groups = tuple(make_group(kinds[key], notes) for key in sorted(kinds))
     return LabelTable(_columns(groups), tuple(dict.fromkeys(notes)), groups) if groups else None
 
 

@@ -1,0 +1,155 @@
+"""Inputs → SourceFile in a stable order, with identity and labels as far as layout and tables say.
+
+In:  files, folders, globs, lists, zip archives, fsspec URLs (inputs.py); a label table; a layout's name.
+Out: Discovery: sources sorted by the UTF-8 bytes of their names, and what was left out.
+
+A name (`SourceFile.source`) is relative to its input root. Roots inside other roots are part of them;
+where several remain, the root's own name comes first; names that collide get a content suffix. So names
+depend on the set of inputs and on what is there, never on the order of arguments or of directory entries.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from preprocess._beside import tables_beside
+from preprocess._found import Findings, real_path
+from preprocess._naming import Named, give_names, layout_path
+from preprocess.errors import UsageError
+from preprocess.inputs import find, glob_base
+from preprocess.label_groups import LabelSource, Role, merged
+from preprocess.labels import LabelTable, build, labelled
+from preprocess.layouts import AUTO, Layout, Place, place, profile_of, select
+from preprocess.records import Identity, Label, LabelColumn, SourceFile
+from preprocess.tables import is_url, read_table, stack
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What was found behind the inputs."""
+
+    sources: tuple[SourceFile, ...]
+    """Sorted by the UTF-8 bytes of `source`, names unique."""
+    ignored: int
+    """Files in walks that are DICOM neither by name nor by content."""
+    layout: str
+    """Names of the layouts that sources follow, joined by `+`."""
+    labels: LabelTable | None
+    """For `labels.join` after the scan, when headers have completed identities."""
+    label_columns: tuple[LabelColumn, ...] = ()
+    label_rows_unmatched: int = 0
+    """Label rows without an image so far; final only after `labels.join`."""
+    images_unmatched: int = 0
+    """Images without labels so far, where there are labels at all."""
+    notes: tuple[str, ...] = ()
+    """For people: what was not kept or not opened, counts only."""
+
+
+def discover(inputs: Sequence[str], labels: str | None = None, layout: str = AUTO) -> Discovery:
+    """Find every input, name it, and join what layout and tables say of it.
+
+    Args:
+        inputs: Paths, globs, `archive.zip::member`, or fsspec URLs.
+        labels: A label table; then labels of tables beside the images and in lists are not taken.
+        layout: `auto`, or a name from `layouts.LAYOUT_NAMES`.
+
+    Raises:
+        UsageError: an input is missing, nothing is found, or a table cannot be joined.
+    """
+    forced = select(layout)
+    if not inputs:
+        raise UsageError("no inputs given")
+    findings = find(inputs, _content_test())
+    named = give_names(findings)
+    if not named.files:
+        raise UsageError(
+            f"no DICOM found under {', '.join(sorted(inputs))} ({len(findings.ignored)} other files)"
+        )
+    places = {name: place(layout_path(found), forced) for name, found in named.files.items()}
+    table = build(_label_sources(findings, named, places, labels))
+    if table:
+        table.check_list_rows(named.listed_twice)
+    sources, used = _sources(named, places, table)
+    return Discovery(
+        sources=sources,
+        ignored=len(findings.ignored.difference(found.key for found in named.files.values())),
+        layout="+".join(sorted({followed.name for followed, _ in places.values()})),
+        labels=table,
+        label_columns=table.columns if table else (),
+        label_rows_unmatched=table.unmatched(used) if table else 0,
+        images_unmatched=sum(not s.labels for s in sources) if table and table.columns else 0,
+        notes=_notes(findings, table),
+    )
+
+
+def contains(inputs: Sequence[str], out: str) -> bool:
+    """True if a walk through the inputs would meet what is written under `out`.
+
+    Folders contain what is below them; so do folders that a glob matches, and everything below the fixed
+    part of a `**`. A single file contains nothing: OUT may lie beside it.
+    """
+    return any(_meets(text.removeprefix("file://"), out.removeprefix("file://")) for text in inputs)
+
+
+def _meets(text: str, out: str) -> bool:
+    if is_url(text) or is_url(out):
+        return f"{out.rstrip('/')}/".startswith(f"{glob_base(text).rstrip('/')}/")
+    if os.path.isdir(text):
+        tops = [text]
+    elif "**" in text:
+        tops = [glob_base(text)]
+    else:
+        tops = [match for match in glob.glob(text, include_hidden=True) if os.path.isdir(match)]
+    below = f"{real_path(out)}/"
+    return any(below.startswith(f"{real_path(top)}/") for top in tops)
+
+
+def _content_test() -> Callable[[bytes], bool]:
+    from preprocess.dicom import looks_like_dicom
+
+    return looks_like_dicom
+
+
+def _label_sources(
+    findings: Findings, named: Named, places: dict[str, tuple[Layout, Place]], labels: str | None
+) -> list[LabelSource]:
+    """Every table with its part: an explicit --labels leaves the others their identity columns only."""
+    only = labels is not None
+    beside = tables_beside((named.files[name], where) for name, (_, where) in places.items())
+    sources = [LabelSource(table, profile_of(table), identity_only=only) for table in beside]
+    if findings.lists:
+        listed = stack("lists of inputs", findings.lists)
+        sources.append(LabelSource(listed, profile_of(listed), Role.LIST, identity_only=only))
+    if labels is not None:
+        table = read_table(labels)
+        sources.append(LabelSource(table, profile_of(table)))
+    return sources
+
+
+def _sources(
+    named: Named, places: dict[str, tuple[Layout, Place]], table: LabelTable | None
+) -> tuple[tuple[SourceFile, ...], set[tuple[int, int]]]:
+    """Sources in order, and the label rows that found one."""
+    used: set[tuple[int, int]] = set()
+    sources = []
+    for name in sorted(named.files, key=str.encode):
+        found, identity = named.files[name], places[name][1].identity
+        labels: tuple[Label, ...] = ()
+        if table and found.row is not None:
+            listed, labels = table.of_list_row(found.row)
+            identity = merged(listed, identity)
+        source = SourceFile(name, found.path, found.member, found.explicit, identity, labels)
+        source, match = labelled(table, source, Identity(), None)
+        used.update(match.rows)
+        sources.append(source)
+    return tuple(sources), used
+
+
+def _notes(findings: Findings, table: LabelTable | None) -> tuple[str, ...]:
+    notes = list(table.notes) if table else []
+    if findings.unopened:
+        notes.append(f"{findings.unopened} zip archives in folders were not opened: name them to read them")
+    return tuple(notes)
