@@ -12,7 +12,8 @@ import click
 
 SYNTAX_NAMES = (
     "implicit", "explicit", "big-endian", "deflated", "rle", "jpeg-baseline", "jpeg-extended",
-    "jpeg-lossless", "jpeg-lossless-sv1", "jpeg-ls", "jpeg-ls-near", "jpeg-2000", "jpeg-2000-lossy", "htj2k", "htj2k-rpcl",
+    "jpeg-lossless", "jpeg-lossless-sv1", "jpeg-ls", "jpeg-ls-near",
+    "jpeg-2000", "jpeg-2000-lossy", "htj2k", "htj2k-rpcl",
     "htj2k-lossy",
 )  # fmt: skip
 """Keys of `bench.phantom_dicom.SYNTAXES`, repeated so that --help imports no codec (a test compares)."""

@@ -59,9 +59,9 @@ def draw_tissue(breast: Breast, view: View, shape: Outline, grid: Grid, rng: np.
     near = np.minimum(lobules + 0.6 * cone, 1) * inner
     value = fat + gland * 0.44 + net * (0.085 + 0.06 * near) * (0.35 + 0.65 * inner)
     value += ducts * (0.075 + 0.12 * near) * (0.25 + 0.75 * inner) + _vessels(scene) * inner
+    value += _pectoral(scene, value) if view is View.MLO else _pectoral_sliver(scene)
     if breast.implant:
         value = _with_implant(scene, value)
-    value += _pectoral(scene, value) if view is View.MLO else _pectoral_sliver(scene)
     return _skin_and_air(scene, value)
 
 
@@ -98,7 +98,7 @@ class _Polar:
         bend = resample(power_law(slow, 4.6, scene.rng, longest_mm=70), slow, grid)
         down = grid.row_mm() - np.float32(row)
         back = np.float32(column + 14) - grid.column_mm()
-        angle = np.arctan2(down, back) + np.float32(0.14) * bend
+        angle = np.arctan2(down, back) + np.float32(0.09) * bend
         polar = Grid(int(np.pi * 60 / 0.4), int((grid.columns * grid.pitch_mm + 100) / 2 / 0.4), 0.4)
         return cls(polar, (angle + np.float32(np.pi / 2)) * 60, np.hypot(down, back) / 2 + 1)
 
@@ -127,8 +127,8 @@ def _gland(scene: Scene, lobules: Field, polar: _Polar) -> Field:
     texture = power_law(scene.grid, 3.3, scene.rng, longest_mm=40)
     streaks = polar.take(power_law(polar.grid, 3.0, scene.rng, longest_mm=20))
     holes = smoothstep(band(scene.grid, 15, scene.rng) + 0.5 * texture + 0.3 * streaks, 0.5, 2.4)
-    edge = smoothstep(lobules + 0.13 * texture + 0.10 * streaks, 0.12, 1.0)
-    inside = 0.72 + 0.15 * texture + 0.13 * streaks
+    edge = smoothstep(lobules + 0.16 * texture + 0.07 * streaks, 0.12, 1.0)
+    inside = 0.72 + 0.17 * texture + 0.09 * streaks
     amount = np.float32(_GLAND[scene.breast.density])
     return np.clip(edge * inside * (1 - 0.6 * holes) * amount, 0, 1.3)
 
@@ -196,7 +196,7 @@ def _pectoral(scene: Scene, under: Field) -> Field:
     """Pectoral muscle of an MLO: bright, brighter towards the chest wall, faintly streaked."""
     grid, rng = scene.grid, scene.rng
     edge = _pectoral_edge(scene)
-    wobble = 1.1 * resample(power_law(grid.at_pitch(1.5), 4.0, rng), grid.at_pitch(1.5), grid)
+    wobble = 0.7 * resample(power_law(grid.at_pitch(1.5), 4.0, rng), grid.at_pitch(1.5), grid)
     distance = (edge - grid.column_mm()) * np.float32(0.85) + wobble
     muscle = smoothstep(distance, -1.0, 2.2)
     body = 0.40 + 0.16 * np.clip(distance / 45, 0, 1) + 0.025 * power_law(grid, 2.6, rng)
@@ -217,12 +217,17 @@ def _pectoral_sliver(scene: Scene) -> Field:
 def _with_implant(scene: Scene, value: Field) -> Field:
     """A silicone implant: a bright even ellipse at the chest wall that hides what is behind it."""
     breast = scene.breast
-    row = np.float32(scene.shape.nipple_row_mm - 0.05 * breast.half_width_mm)
-    height, depth = np.float32(0.72 * breast.half_width_mm), np.float32(0.62 * breast.depth_mm)
-    radius = np.hypot((scene.grid.row_mm() - row) / height, scene.grid.column_mm() / depth)
-    cover = smoothstep(radius, 1.012, 0.985)
-    body = 0.86 + 0.03 * smoothstep(radius, 0.9, 1.0)
-    return value * (1 - cover) + cover * (body + 0.08 * (value - 0.3))
+    row = np.float32(scene.shape.nipple_row_mm - 0.08 * breast.half_width_mm)
+    height, depth = np.float32(0.68 * breast.half_width_mm), np.float32(0.58 * breast.depth_mm)
+    tilt = (scene.grid.row_mm() - row) / height
+    radius = np.hypot(tilt, (scene.grid.column_mm() + np.float32(0.05) * tilt * depth) / depth)
+    ripple = resample(
+        power_law(scene.grid.at_pitch(1.5), 4.5, scene.rng), scene.grid.at_pitch(1.5), scene.grid
+    )
+    radius = np.asarray(radius + np.float32(0.012) * ripple, np.float32)
+    cover = smoothstep(-radius, -1.02, -0.985)
+    body = 0.74 + 0.10 * np.sqrt(np.clip(1 - radius**2, 0, 1)) + 0.05 * smoothstep(radius, 0.93, 0.99)
+    return np.asarray(value * (1 - cover) + cover * (body + 0.12 * np.minimum(value - 0.3, 0.4)), np.float32)
 
 
 def _skin_and_air(scene: Scene, value: Field) -> Field:
