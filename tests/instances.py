@@ -104,7 +104,7 @@ def instance_of(path: Path) -> Instance:
 
 
 def smooth(shape: tuple[int, int], bits: int, seed: int = 0) -> np.ndarray:
-    """A random walk over `bits` bits that touches both ends: compresses like a picture, overshoots like one."""
+    """A random walk that touches both ends of `bits` bits: it compresses and overshoots like a picture."""
     rng = np.random.default_rng(seed)
     walk = np.cumsum(np.cumsum(rng.normal(size=shape), axis=0), axis=1)
     span = np.ptp(walk) or 1.0
