@@ -58,19 +58,23 @@ def replacement(
     """What replaces the padding, or None where it displays at least as dark as every unpadded pixel.
 
     padded: the padding mask of `pixels`. inverted: whether larger stored values display darker. mixed:
-    whether the level has mixed padding with its neighbours (level ≥ 1), whose rim then says nothing. Padding
-    that is brighter by no more than T is left as it is.
+    whether the level has mixed padding with its neighbours (level ≥ 1): then its rim says nothing, and of the
+    rest only what is darker in a whole 3 × 3 neighbourhood, for the overshoot round letters alternates.
+    Padding that is brighter by no more than T is left as it is.
     """
-    padding_values, unpadded = pixels[padded], pixels[~rim(padded) if mixed else ~padded]
-    if padding_values.size == 0 or unpadded.size == 0:
+    values = pixels[padded]
+    if values.size == 0:
         return None
     if inverted:
-        darkest = int(unpadded.max())
-        dark = max(int(padding_values.min()), padding.low) + padding.tolerance >= darkest
+        darker = pixels > max(int(values.min()), padding.low) + padding.tolerance
     else:
-        darkest = int(unpadded.min())
-        dark = min(int(padding_values.max()), padding.high) - padding.tolerance <= darkest
-    return None if dark else darkest
+        darker = pixels < min(int(values.max()), padding.high) - padding.tolerance
+    darker &= ~padded
+    if mixed:
+        darker = kernels.erode(darker & ~rim(padded), 1, 1)
+    if not darker.any():
+        return None
+    return int(pixels[darker].max() if inverted else pixels[darker].min())
 
 
 def replace(pixels: StoredPixels, padding: PaddingRule, value: int) -> StoredPixels:
