@@ -88,7 +88,7 @@ def _by_range(source: str, reason: str) -> VoiChoice:
 
 def _from_header(voi: VoiHeader, config: ResultConfig) -> VoiChoice | None:
     windows = [i for i, window in enumerate(voi.windows) if _can_apply(voi.function, window)]
-    luts = [i for i, lut in enumerate(voi.luts) if lut.entries]
+    luts = [i for i, lut in enumerate(voi.luts) if lut.entries and lut.bits > 0]
     if luts and (config.voi is VoiPreference.LUT or not windows):
         index = luts[min(config.voi_index, len(luts) - 1)]
         reason = _reason("VOI LUT", index, len(voi.luts), len(luts), bool(windows))
@@ -158,8 +158,12 @@ def resolve(
 ) -> VoiChoice:
     """Give a choice by range its window: LINEAR_EXACT between its modality values; others stay as they are.
 
-    stored: what `stored_range` returned; not needed for the full range.
+    stored: what `stored_range` returned; not needed for the full range. Raises RejectedInput invalid_voi for
+    a modality transform that cannot be applied (slope 0, empty LUT).
     """
+    usable = modality.slope != 0 if modality.lut is None else len(modality.lut.entries) > 0
+    if not usable:
+        raise RejectedInput("invalid_voi", "the modality transform has slope 0 or an empty LUT")
     if choice.window is not None or choice.lut is not None:
         return choice
     if stored is None and needs_histogram(choice):
@@ -188,12 +192,8 @@ def build_table(
     """Build the look-up table of a choice: uint16 (65536,), read-only, output polarity MONOCHROME2.
 
     bits: 8 or 16, of the output. stored: range of stored values for a choice by range. Patterns outside
-    BitsStored get the entry of the nearest value inside. Raises RejectedInput invalid_voi for a modality
-    transform that cannot be applied (slope 0, empty LUT).
+    BitsStored get the entry of the nearest value inside. Raises as `resolve`.
     """
-    unusable = modality.slope == 0 if modality.lut is None else not modality.lut.entries
-    if unusable:
-        raise RejectedInput("invalid_voi", "the modality transform has slope 0 or an empty LUT")
     resolved = replace(resolve(choice, modality, image, stored), reason="")
     table: Table = _table(resolved, modality, bits_range(image), image.inverted, (1 << bits) - 1)
     return table

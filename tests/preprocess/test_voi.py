@@ -261,9 +261,10 @@ def test_tables_cannot_be_changed_by_a_caller() -> None:
     "modality", [ModalityTransform(slope=Fraction(0)), ModalityTransform(lut=Lut(0, 8, ()))]
 )
 def test_a_modality_transform_that_says_nothing_is_rejected(modality: ModalityTransform) -> None:
-    with pytest.raises(RejectedInput) as caught:
-        voi.build_table(windowed(VoiFunction.LINEAR, 5, 5), modality, header(), 8)
-    assert caught.value.code == "invalid_voi"
+    for choice in (windowed(VoiFunction.LINEAR, 5, 5), VoiChoice(VoiSource.FULL, VoiFunction.LINEAR_EXACT)):
+        with pytest.raises(RejectedInput) as caught:
+            voi.build_table(choice, modality, header(), 8)
+        assert caught.value.code == "invalid_voi"
 
 
 # --- choices ---

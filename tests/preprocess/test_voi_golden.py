@@ -21,10 +21,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
 from preprocess import voi
+from preprocess.config import ResultConfig
+from preprocess.dicom import parse
 from preprocess.records import (
     ImageHeader,
     Lut,
     ModalityTransform,
+    SourceFile,
     VoiChoice,
     VoiFunction,
     VoiSource,
@@ -151,6 +154,18 @@ def drawn(bits: int, signed: bool) -> Dataset:
     ds.BitsStored, ds.PixelRepresentation = bits, int(signed)
     ds.PhotometricInterpretation = "MONOCHROME2"
     return ds
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_headers_are_parsed_into_what_the_tables_are_built_from(name: str) -> None:
+    if not (DATA / name).exists():
+        pytest.skip(f"no test data at {DATA} (BCD_TEST_DATA)")
+    ds, parsed = header_of(name), parse(SourceFile(name, str(DATA / name)), ResultConfig())
+    assert parsed.modality_transform == modality(ds)
+    assert parsed.voi.function.value == (ds.get("VOILUTFunction") or "LINEAR")
+    assert parsed.voi.luts == tuple(typed_lut(item) for item in ds.get("VOILUTSequence") or ())
+    centers, widths = (values(ds[k].value) if k in ds else [] for k in ("WindowCenter", "WindowWidth"))
+    assert parsed.voi.windows == tuple(map(Window, centers, widths))
 
 
 numbers = st.decimals(-3000, 3000, places=2, allow_nan=False)
