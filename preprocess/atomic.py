@@ -66,8 +66,10 @@ class TemporaryFile(io.RawIOBase):
         return True
 
     def write(self, data: object) -> int:
-        """Write all of `data` (any buffer); returns its length."""
+        """Write all of `data` (any buffer); returns its length. After `discard` it goes nowhere."""
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        if not self._pending:
+            return len(view)
         with aborting_on_io_error(self.path):
             _write_all(self._descriptor, view)
         self._hash.update(view)

@@ -9,6 +9,7 @@ is a picture, in the words of Hugging Face `datasets`, so that load_dataset show
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocess.config import Encoding, ResultConfig
-from preprocess.errors import DatasetDamaged
+from preprocess.errors import DatasetDamaged, RunAborted
 from preprocess.images import SHARD_COLUMNS
 from preprocess.records import LabelColumn, LabelValue
 from preprocess.schema import COLUMN_NAMES, InstanceRow, arrow_schema
@@ -86,6 +87,11 @@ class ParquetShard:
         self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of a file that was discarded: Arrow would otherwise write its footer when collected."""
+        with contextlib.suppress(pa.ArrowException, OSError, RunAborted):
+            self._writer.close()
+
     def _flush(self) -> None:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
@@ -132,7 +138,7 @@ def read_instances(path: Path) -> Iterator[dict[str, LabelValue]]:
 
 
 def same_library(path: Path) -> bool:
-    """True if this Arrow writes footers like the file's. Raises DatasetDamaged if it names no Arrow at all."""
+    """True if this Arrow writes footers like the file's. Raises DatasetDamaged if it names none at all."""
     try:
         writer = str(pq.read_metadata(path).created_by)
     except (pa.ArrowException, OSError) as error:

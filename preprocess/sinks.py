@@ -82,7 +82,11 @@ class ParquetSink:
         self.encoding = config.encoding
         self._path = f"{name}.parquet"
         self._file = TemporaryFile(out / self._path)
-        self._shard = ParquetShard(cast(BinaryIO, self._file), config, label_columns)
+        try:
+            self._shard = ParquetShard(cast(BinaryIO, self._file), config, label_columns)
+        except BaseException:
+            self._file.discard()
+            raise
         self._rows = 0
 
     def add(self, row: InstanceRow, image: bytes) -> None:
@@ -109,6 +113,7 @@ class ParquetSink:
     def discard(self) -> None:
         """Remove the file if it was not committed."""
         self._file.discard()
+        self._shard.abandon()
 
 
 class PngSink:
@@ -126,10 +131,10 @@ class PngSink:
         file = TemporaryFile(self._out / path)
         try:
             file.write(image)
+            file.park()
         except BaseException:
             file.discard()
             raise
-        file.park()
         self._files.append((file, _shard_file(file, path, Format.PNG, 1)))
 
     def finish(self) -> None:
