@@ -242,4 +242,4 @@ def _skin_and_air(scene: Scene, value: Field) -> Field:
         scene.grid.row_mm() - np.float32(row), scene.grid.column_mm() - np.float32(column - 1.5)
     )
     line = line + np.float32(0.2) * np.exp(-((areola / 4.0) ** 4))
-    return np.asarray((value * thickness + line) * smoothstep(skin, 0.0, 0.5), np.float32)
+    return np.asarray((value * thickness + line) * smoothstep(skin, -0.4, 0.3), np.float32)
