@@ -23,6 +23,9 @@ from preprocess.errors import ConfigMismatch, OutputLocked, RunAborted, UsageErr
 STATE = ".bcd"
 """Folder of an unfinished run's state inside OUT; gone once the manifest is there."""
 
+THUMBNAILS = "thumbnails"
+"""Folder in STATE: originals for the report, kept until it is drawn."""
+
 _OURS = frozenset(
     {STATE, "manifest.json", "run.json", "instances.parquet", "report.html", "dataset_card.md", "images"}
 )

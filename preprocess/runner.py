@@ -23,14 +23,14 @@ from preprocess.executors.local import LocalExecutor
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import finish
 from preprocess.plan import ShardPlan
-from preprocess.planning import Plan, RunRequest, chunks, make_plan
+from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Reporter, Silent
 from preprocess.records import Status
-from preprocess.report import contact_sources, write_report
+from preprocess.report import write_report
 from preprocess.schema import InstanceRow, duplicate_row, rejected_row
 from preprocess.shards import ShardResult, load_finished
-from preprocess.tasks import ShardTask, ThumbnailTask
-from preprocess.thumbnails import Thumbnail
+from preprocess.tasks import ShardTask
+from preprocess.thumbnails import contact_sources, load
 
 _PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pyarrow", "pydicom", "scipy")
 
@@ -62,11 +62,13 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     if contains(request.inputs, str(request.out)):
         raise UsageError(f"--out {request.out} lies inside an input; give a folder outside of it")
     output.refuse_foreign(request.out)
-    executor = LocalExecutor(execution.worker_count(), execution.image_timeout_s, execution.worker_memory)
-    if execution.dry_run:
-        return _summary(request, make_plan(request, executor, reporter), [], 0, time.monotonic())
-    with output.opened(request.out, result, overwrite=execution.overwrite):
-        return _run(request, executor, reporter)
+    with LocalExecutor(
+        execution.worker_count(), execution.image_timeout_s, execution.worker_memory
+    ) as executor:
+        if execution.dry_run:
+            return _summary(request, make_plan(request, executor, reporter), [], 0, time.monotonic())
+        with output.opened(request.out, result, overwrite=execution.overwrite):
+            return _run(request, executor, reporter)
 
 
 def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSummary:
@@ -80,7 +82,8 @@ def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSumm
         reporter.note(f"{len(done)} of {len(plan.shards)} shards are finished already")
     seconds: Counter[str] = Counter()
     reporter.phase("prepare", sum(len(shard.sources) for shard in todo))
-    for outcome in executor.run(_shard_task(request, plan, shard, pseudonyms) for shard in todo):
+    tasks = _shard_tasks(request, plan, todo, pseudonyms)
+    for outcome in executor.run(tasks):
         done[outcome.result.name] = outcome.result
         seconds.update(dict(outcome.seconds))
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
@@ -97,19 +100,24 @@ def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSumm
     )
     summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
     _write_run_json(request, summary, started, dict(seconds))
-    _report(request, plan, executor, reporter)
+    write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
     return summary
 
 
-def _shard_task(request: RunRequest, plan: Plan, shard: ShardPlan, pseudonyms: Pseudonyms) -> ShardTask:
-    return ShardTask(
-        shard.sources,
-        request.config.result,
-        out=request.out,
-        plan=shard,
-        label_columns=plan.label_columns,
-        pseudonyms=pseudonyms,
-    )
+def _shard_tasks(
+    request: RunRequest, plan: Plan, todo: Sequence[ShardPlan], pseudonyms: Pseudonyms
+) -> Iterator[ShardTask]:
+    contact = contact_sources([source for shard in plan.shards for source in shard.sources])
+    for shard in todo:
+        yield ShardTask(
+            shard.sources,
+            request.config.result,
+            out=request.out,
+            plan=shard,
+            label_columns=plan.label_columns,
+            pseudonyms=pseudonyms,
+            contact=frozenset(source.source for source in contact) & {s.source for s in shard.sources},
+        )
 
 
 def _other_rows(plan: Plan) -> Iterator[InstanceRow]:
@@ -117,19 +125,6 @@ def _other_rows(plan: Plan) -> Iterator[InstanceRow]:
     yield from map(rejected_row, plan.rejects)
     for item in plan.duplicates:
         yield duplicate_row(item.scanned, item.original.source.source, item.file_sha256)
-
-
-def _report(request: RunRequest, plan: Plan, executor: Executor, reporter: Reporter) -> None:
-    """Draw the report; its contact sheet decodes a few inputs again, so that a resumed run has one too."""
-    every = [source for shard in plan.shards for source in shard.sources]
-    chosen = contact_sources(every)
-    reporter.phase("report", len(chosen))
-    thumbnails: list[Thumbnail] = []
-    tasks = (ThumbnailTask(chunk, request.config.result) for chunk in chunks(chosen, 4))
-    for some in executor.run(tasks):
-        thumbnails += some
-        reporter.step(len(some))
-    write_report(request.out, thumbnails=sorted(thumbnails, key=lambda item: item.source))
 
 
 def _summary(

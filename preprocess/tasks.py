@@ -1,4 +1,4 @@
-"""The four kinds of task that a run hands to its executor: scan, probe, shard, thumbnails.
+"""The three kinds of task that a run hands to its executor: scan, probe, shard.
 
 In:  sources and the result config (picklable values).
 Out: per-source outcomes. Running a task twice gives the same result; a blamed item becomes a Reject.
@@ -14,14 +14,15 @@ from typing import Self
 
 from preprocess import dicom, pipeline
 from preprocess.config import ResultConfig
-from preprocess.decode import CpuDecoder, decoded_sha256
+from preprocess.decode import CpuDecoder, Decoder, decoded_sha256
 from preprocess.errors import REJECT_CODES
 from preprocess.executors.base import Heartbeat
 from preprocess.identifiers import Pseudonyms
+from preprocess.output import STATE, THUMBNAILS
 from preprocess.plan import ShardPlan
 from preprocess.records import LabelColumn, Prepared, Reject, ScannedFile, SourceFile, Stage
 from preprocess.shards import ShardResult, ShardWriter
-from preprocess.thumbnails import Thumbnail, make_thumbnail
+from preprocess.thumbnails import make_thumbnail, save
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class ShardTask(_SourceTask):
     plan: ShardPlan | None = None
     label_columns: tuple[LabelColumn, ...] = ()
     pseudonyms: Pseudonyms | None = None
+    contact: frozenset[str] = frozenset()
+    """Sources whose originals the report's contact sheet shows."""
 
     def run(self, beat: Heartbeat) -> ShardOutcome:
         """Write the shard atomically; OSError if the disk does not take it."""
@@ -130,31 +133,20 @@ class ShardTask(_SourceTask):
         decoder, clock = CpuDecoder(), pipeline.Trace()
         with ShardWriter(self.out, self.plan, self.config, self.label_columns, self.pseudonyms) as writer:
             for source, blame in self._items(beat):
-                outcome: Prepared | Reject
-                if blame is None:
-                    trace = pipeline.steps(source, self.config, decoder)
-                    for stage, seconds in trace.seconds.items():
-                        clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
-                    outcome = trace.outcome()
-                else:
-                    outcome = blame
+                outcome = blame or self._prepare(source, decoder, clock)
                 with clock.timed(Stage.WRITE):
                     writer.reject(outcome) if isinstance(outcome, Reject) else writer.add(outcome)
             with clock.timed(Stage.WRITE):
                 result = writer.commit()
         return ShardOutcome(result, tuple(sorted((k.value, v) for k, v in clock.seconds.items())))
 
-
-@dataclass(frozen=True)
-class ThumbnailTask(_SourceTask):
-    """Small pictures of originals for the report's contact sheet."""
-
-    def run(self, beat: Heartbeat) -> tuple[Thumbnail, ...]:
-        """One thumbnail per source that could be prepared."""
-        thumbnails = []
-        for source, blame in self._items(beat):
-            if blame is None:
-                trace = pipeline.steps(source, self.config, CpuDecoder())
-                if trace.prepared is not None and trace.coarse is not None:
-                    thumbnails.append(make_thumbnail(trace.coarse, trace.prepared.geometry.box))
-        return tuple(thumbnails)
+    def _prepare(self, source: SourceFile, decoder: Decoder, clock: pipeline.Trace) -> Prepared | Reject:
+        trace = pipeline.steps(source, self.config, decoder)
+        for stage, seconds in trace.seconds.items():
+            clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
+        if source.source in self.contact and trace.coarse is not None and trace.prepared is not None:
+            assert self.pseudonyms is not None
+            name = self.pseudonyms.source(source.source)
+            picture = make_thumbnail(trace.coarse, trace.prepared.geometry.box, source=name)
+            save(picture, self.out / STATE / THUMBNAILS)
+        return trace.outcome()

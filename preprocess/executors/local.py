@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar, cast
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Task
@@ -74,12 +74,23 @@ class Worker(Generic[R]):
 
 
 class LocalExecutor:
-    """Runs tasks in `workers` processes, each limited in address space and in seconds per item."""
+    """Runs tasks in `workers` processes, each limited in address space and in seconds per item.
+
+    A context manager: idle workers are kept from one `run` to the next and ended on leaving.
+    """
 
     def __init__(self, workers: int, item_timeout_s: float, memory_bytes: int) -> None:
         self.workers = workers
         self.item_timeout_s = item_timeout_s
         self.memory_bytes = memory_bytes
+        self.alive: list[Worker[object]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.alive:
+            _stop(self.alive.pop())
 
     def run(self, tasks: Iterable[Task[R]]) -> Iterator[R]:
         """Yield results in the order in which tasks finish; raises RunAborted."""
@@ -87,17 +98,17 @@ class LocalExecutor:
         try:
             yield from supervisor.results()
         finally:
-            supervisor.stop()
+            supervisor.release()
 
 
 class _Supervisor(Generic[R]):
-    """The state of one run: jobs to redo, jobs not begun, live workers."""
+    """The state of one run: jobs to redo, jobs not begun, the executor's workers."""
 
     def __init__(self, executor: LocalExecutor, tasks: Iterable[Task[R]]) -> None:
         self._executor = executor
         self._fresh = (Job(task) for task in tasks)
         self._redo: list[Job[R]] = []
-        self._workers: list[Worker[R]] = []
+        self._workers = cast(list[Worker[R]], executor.alive)
         self._context = multiprocessing.get_context("spawn")
 
     def results(self) -> Iterator[R]:
@@ -114,10 +125,11 @@ class _Supervisor(Generic[R]):
             for worker in busy:
                 yield from self._check(worker)
 
-    def stop(self) -> None:
-        """End every worker at once."""
-        for worker in self._workers:
+    def release(self) -> None:
+        """End the workers that still have a job in hand (the run was given up)."""
+        for worker in [worker for worker in self._workers if worker.job is not None]:
             _stop(worker)
+            self._workers.remove(worker)
 
     def _hand_out(self) -> None:
         while True:

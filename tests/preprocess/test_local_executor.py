@@ -11,8 +11,34 @@ from preprocess.executors.local import LocalExecutor
 from tests.toys import Toy
 
 
+class Once(LocalExecutor):
+    """Ends its workers after one run."""
+
+    def run(self, tasks):  # type: ignore[no-untyped-def]
+        with self:
+            yield from super().run(tasks)
+
+
 def executor(workers: int = 2, item_timeout_s: float = 30.0) -> LocalExecutor:
-    return LocalExecutor(workers, item_timeout_s, memory_bytes=2_000_000_000)
+    return Once(workers, item_timeout_s, memory_bytes=2_000_000_000)
+
+
+def test_workers_are_kept_between_runs_and_ended_on_leaving() -> None:
+    with LocalExecutor(1, 30.0, 2_000_000_000) as kept:
+        assert list(kept.run([Toy((2,))])) == [(4,)]
+        first = [worker.process for worker in kept.alive]
+        assert list(kept.run([Toy((3,))])) == [(9,)]
+        assert [worker.process for worker in kept.alive] == first
+    assert not any(process.is_alive() for process in first)
+
+
+def test_a_run_given_up_ends_only_its_busy_workers() -> None:
+    with LocalExecutor(2, 30.0, 2_000_000_000) as kept:
+        results = kept.run([Toy((1,)), Toy((2,), deeds=((2, "hang"),))])
+        assert next(results) == (1,)
+        results.close()
+        assert len(kept.alive) == 1
+        assert list(kept.run([Toy((3,))])) == [(9,)]
 
 
 def test_every_task_is_done_once() -> None:
