@@ -58,20 +58,21 @@ def replacement(
     """What replaces the padding, or None where it displays at least as dark as every unpadded pixel.
 
     padded: the padding mask of `pixels`. inverted: whether larger stored values display darker. mixed:
-    whether the level has mixed padding with its neighbours (level ≥ 1): then its rim says nothing, and of the
-    rest only what is darker in a whole 3 × 3 neighbourhood, for the overshoot round letters alternates.
+    whether the level has mixed padding with its neighbours (level ≥ 1): then its rim says nothing, and only
+    what is dark in a whole 3 × 3 neighbourhood is dark, for overshoot at edges and round letters alternates.
     Padding that is brighter by no more than T is left as it is.
     """
-    values = pixels[padded]
+    values, unpadded = pixels[padded], ~padded
     if values.size == 0:
         return None
+    if mixed:
+        pixels = kernels.brightest_of_nine(pixels, inverted)
+        unpadded = kernels.erode(~rim(padded), 1, 1)
     if inverted:
         darker = pixels > max(int(values.min()), padding.low) + padding.tolerance
     else:
         darker = pixels < min(int(values.max()), padding.high) - padding.tolerance
-    darker &= ~padded
-    if mixed:
-        darker = kernels.erode(darker & ~rim(padded), 1, 1)
+    darker &= unpadded
     if not darker.any():
         return None
     return int(pixels[darker].max() if inverted else pixels[darker].min())

@@ -176,6 +176,14 @@ def fill_holes(mask: Mask, largest: int) -> Mask:
     return filled
 
 
+def brightest_of_nine(values: npt.NDArray[np.integer], inverted: bool) -> npt.NDArray[np.integer]:
+    """Each value replaced by the brightest-displaying of its 3 × 3 neighbourhood; the edge is repeated."""
+    nine: npt.NDArray[np.integer] = (ndimage.minimum_filter if inverted else ndimage.maximum_filter)(
+        values, size=3, mode="nearest"
+    )
+    return nine
+
+
 def bounds(mask: Mask) -> tuple[int, int, int, int]:
     """Half-open (row start, row stop, column start, column stop) of the True pixels; 0s if none."""
     rows = np.flatnonzero(mask.any(axis=1))

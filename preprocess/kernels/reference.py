@@ -6,6 +6,7 @@ In and out: as each function says. `cuda.py` exports the same names and must ret
 from preprocess.kernels._mask import (
     border_connected,
     bounds,
+    brightest_of_nine,
     dilate,
     erode,
     fill_holes,
@@ -24,6 +25,7 @@ __all__ = [
     "block_mean",
     "border_connected",
     "bounds",
+    "brightest_of_nine",
     "count_values",
     "dilate",
     "erode",
