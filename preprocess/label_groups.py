@@ -179,7 +179,8 @@ def _identity_columns(table: Table, profile: TableProfile) -> dict[str, str]:
     by_name = {fold(column): column for column in reversed(table.columns)}
     fields: dict[str, str] = {}
     for alias, name in (*profile.identity, *IDENTITY_ALIASES.items()):
-        if alias in by_name:
+        # What looks like a person's name (PN components are separated by ^) identifies nobody here.
+        if alias in by_name and not any("^" in cell for cell in table.column(by_name[alias]) if cell):
             fields.setdefault(name, by_name[alias])
     return fields
 
@@ -232,23 +233,31 @@ def _fill(group: Group, table: Table, declared: dict[str, LabelLevel]) -> None:
     columns: list[list[LabelValue]] = []
     for name in group.names:
         kind, values = typed(table.column(name), WELL_KNOWN_KINDS.get(fold(name), "string"))
-        wish = declared.get(fold(name), WELL_KNOWN_LEVELS.get(fold(name)))
         group.kinds.append(kind)
-        group.levels.append(_level(group, values, wish))
+        group.levels.append(
+            _level(group, values, WELL_KNOWN_LEVELS.get(fold(name)), declared.get(fold(name)))
+        )
         columns.append(values)
     shared: dict[tuple[LabelValue, ...], tuple[LabelValue, ...]] = {}
     rows = zip(*columns, strict=True) if columns else iter([()] * len(table.rows))
     group.rows = [shared.setdefault(row, row) for row in rows]
 
 
-def _level(group: Group, values: list[LabelValue], wish: LabelLevel | None) -> LabelLevel:
-    """The coarsest level from the wished one on that the data do not contradict; else the join's own."""
+def _level(
+    group: Group, values: list[LabelValue], known: LabelLevel | None, declared: LabelLevel | None
+) -> LabelLevel:
+    """The coarsest level, from the wished one on, that the table proves; else the join's own.
+
+    A profile's declaration also holds where the table has no patients or sides to prove it by.
+    """
+    wish = declared or known
     if wish is None or group.level is LabelLevel.PATIENT:
         return group.level
     for level in FINENESS[FINENESS.index(wish) : FINENESS.index(group.level)]:
         width = 1 if level is LabelLevel.PATIENT else 2
         keys = [(i.patient_id, i.laterality)[:width] for i in group.identities]
-        if all(None not in key for key in keys) and _constant(keys, values):
+        complete = all(None not in key for key in keys)
+        if _constant(keys, values) if complete else level is declared:
             return level
     return group.level
 

@@ -9,6 +9,8 @@ dev or holdout, and, beside that folder or by --labels, `<split>.csv`:
 
 patient_id is the folder and image_id the file's stem, with or without a table. Levels: cancer, biopsy,
 invasive, BIRADS, difficult_negative_case and implant are said of a breast, age and density of a patient.
+(One of the two sites knows implants per patient only: then both breasts have the same value.) A level
+that a table contradicts yields to the next finer one.
 """
 
 from __future__ import annotations

@@ -125,6 +125,7 @@ BREAST_LEVEL = TableProfile(
 METADATA = TableProfile(
     "vindr-metadata",
     required=frozenset({"sopinstanceuid", "patientsage", "imagelaterality", "viewposition"}),
+    levels=(("age", LabelLevel.PATIENT),),
     derive=_metadata,
 )
 

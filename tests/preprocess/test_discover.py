@@ -136,7 +136,7 @@ def test_same_file_through_a_link_to_its_folder_is_one_source(tmp_path: Path) ->
 
 @pytest.mark.parametrize("missing", ["/no/such/file.dcm", "nothing-*.dcm", "memory://no/such", "bad\0name"])
 def test_missing_input_is_a_usage_error_that_names_it(missing: str) -> None:
-    with pytest.raises(UsageError, match="no.*such|nothing|bad"):
+    with pytest.raises(UsageError, match=r"no.*such|nothing|bad"):
         discover([missing])
 
 
@@ -336,7 +336,7 @@ def test_table_without_paths_as_input_points_to_labels(tmp_path: Path) -> None:
 def test_list_that_contradicts_itself_is_a_usage_error(tmp_path: Path) -> None:
     dicom(tmp_path / "a.dcm")
     listing = text(tmp_path / "list.csv", "path,cancer", "a.dcm,1", "./a.dcm,0")
-    with pytest.raises(UsageError, match="rows 2 and 3 .* differ in cancer"):
+    with pytest.raises(UsageError, match=r"rows 2 and 3 .* differ in cancer"):
         discover([str(listing)])
 
 
