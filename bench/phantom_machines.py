@@ -36,6 +36,8 @@ class Machine:
     padding_value: int | None = None
     segmented: bool = False
     """All air is padding, and a bright line stands beside the breast."""
+    noise: float = 1.0
+    """Quantum noise, as part of the usual."""
     air_noise: float = 0.0
     """Deviation of air's stored values; 0: air is exactly 0."""
 
@@ -53,8 +55,8 @@ MACHINES: tuple[Machine, ...] = (
     Machine(
         site_id=1, machine_id=170, share=0.11, rows=5355, columns=4915, spacing_mm=0.05, tells_spacing=False,
         bits=16, syntax="jpeg-2000", photometric_interpretation="MONOCHROME1",
-        windows=(("29000", "30000"), ("29000", "24000"), ("29000", "36000"), ("26000", "30000")),
-        voi_lut_function="SIGMOID", padding_value=62000, segmented=True,
+        windows=(("7250", "7500"), ("7250", "6000"), ("7250", "9000"), ("6500", "7500")),
+        voi_lut_function="SIGMOID", padding_value=15500, segmented=True, noise=0.5,
     ),
     Machine(
         site_id=2, machine_id=21, share=0.14, rows=3328, columns=2560, spacing_mm=0.07, tells_spacing=True,

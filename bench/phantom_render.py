@@ -104,7 +104,7 @@ def render_view(exposure: Exposure, rng: np.random.Generator) -> RenderedView:
     brightness = _brightness(exposure, frame, rng)
     boxes = tuple(_add_lesion(brightness, lesion, exposure, frame) for lesion in exposure.lesions)
     brightness = np.clip(brightness, 0, None) ** np.float32(rng.uniform(0.95, 1.3))
-    brightness += _quantum_noise(brightness, frame.pitch_mm, rng)
+    brightness += np.float32(machine.noise) * _quantum_noise(brightness, frame.pitch_mm, rng)
     stored = air(machine, (machine.rows, machine.columns), rng)
     tissue = np.arange(frame.columns)[None, :] + 0.5 < reach[:, None]
     part = stored[frame.top : frame.top + frame.rows, : frame.columns]
@@ -159,7 +159,7 @@ def _brightness(exposure: Exposure, frame: _Frame, rng: np.random.Generator) -> 
 
 def _quantum_noise(brightness: Field, pitch_mm: float, rng: np.random.Generator) -> Field:
     """Noise of a dose that is the same per area: smaller pixels are noisier."""
-    deviation = np.float32(min(0.03, 0.024 * (0.0857 / pitch_mm))) * (0.75 + 0.5 * brightness)
+    deviation = np.float32(min(0.04, 0.036 * (0.0857 / pitch_mm))) * (0.75 + 0.5 * brightness)
     white = rng.standard_normal(brightness.shape, np.float32)
     return np.asarray(ndimage.uniform_filter(white, 2, mode="nearest") * deviation, np.float32)
 
