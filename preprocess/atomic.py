@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -49,7 +50,7 @@ class TemporaryFile(io.RawIOBase):
         self.path = path
         self.size = 0
         self._hash = hashlib.sha256()
-        self._temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+        self._temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
         with aborting_on_io_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -128,6 +129,14 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             sync_directory(path.parent)
+
+
+def clean_leftovers(out: Path) -> None:
+    """Remove temporary files that killed workers left under `out`. Only while nobody writes there."""
+    with aborting_on_io_error(out):
+        leftovers = [path for path in out.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file()]
+    for path in leftovers:
+        remove_file(path)
 
 
 def sync_directory(directory: Path) -> None:

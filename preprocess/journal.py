@@ -12,12 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from preprocess.atomic import (
-    aborting_on_io_error,
-    is_temporary,
-    remove_file,
-    write_atomically,
-)
+from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file, write_atomically
 from preprocess.config import ResultConfig
 from preprocess.errors import DatasetDamaged, UsageError
 from preprocess.identifiers import Pseudonyms
@@ -49,11 +44,13 @@ def load_finished(
 ) -> dict[str, ShardResult]:
     """Finished shards by name: those whose key matches and whose files are there with the right size.
 
-    All other data files in OUT's `fold=*` and `images` are removed, with their journals. A complete dataset
-    whose shards are not those of the plans loses its manifest first, so that it never claims to be complete.
+    All other data files in OUT's `fold=*` and `images` are removed, with their journals, and what killed
+    workers left. A complete dataset whose shards are not those of the plans loses its manifest first, so that
+    it never claims to be complete. Only while no other run writes to OUT.
     """
     if not out.is_dir():
         return {}
+    clean_leftovers(out)
     pseudonyms = pseudonyms or Pseudonyms()
     keys = {plan.name: shard_key(plan, config, pseudonyms) for plan in plans}
     complete = (out / MANIFEST).exists()
@@ -69,13 +66,6 @@ def load_finished(
 
 def _shard_count(out: Path) -> int:
     return len(read_manifest(out).shards)
-
-
-def clean_leftovers(out: Path) -> None:
-    """Remove temporary files of killed workers. Only while no other run writes to OUT."""
-    for path in sorted(out.rglob("*")):
-        if is_temporary(path.name) and path.is_file():
-            remove_file(path)
 
 
 def _journal(out: Path, name: str) -> Path:

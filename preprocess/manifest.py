@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from preprocess.atomic import TemporaryFile, write_atomically
+from preprocess.atomic import TemporaryFile, clean_leftovers, write_atomically
 from preprocess.config import SCHEMA_VERSION, ResultConfig
 from preprocess.errors import DatasetDamaged, RunAborted, UsageError
 from preprocess.images import SHARD_COLUMNS
@@ -141,7 +141,7 @@ def finish(
     label_columns: Sequence[LabelColumn] = (),
     ignored: int = 0,
 ) -> Manifest:
-    """Write instances.parquet, then manifest.json, then drop the journals.
+    """Write instances.parquet, then manifest.json, then drop the journals. All workers are done by now.
 
     `other_rows` (inputs in no shard) have gone through Pseudonyms.row, as the shards' rows have.
 
@@ -152,6 +152,7 @@ def finish(
     rows.sort(key=lambda row: utf8_key(row.source))
     if len({row.source for row in rows}) != len(rows):
         raise RunAborted("a source has two rows: the accounting of inputs is broken")
+    clean_leftovers(out)
     manifest = _manifest(rows, results, config, tuple(label_columns), ignored)
     with TemporaryFile(out / INSTANCES) as file:
         write_instances(cast(BinaryIO, file), rows, label_columns)

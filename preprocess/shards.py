@@ -11,11 +11,11 @@ import contextlib
 from pathlib import Path
 from typing import Self
 
-from preprocess.atomic import aborting_on_io_error, sync_directory
+from preprocess.atomic import aborting_on_io_error, clean_leftovers, sync_directory
 from preprocess.config import Encoding, ResultConfig
 from preprocess.identifiers import Pseudonyms
 from preprocess.images import encode
-from preprocess.journal import clean_leftovers, load_finished, shard_key, write_journal
+from preprocess.journal import load_finished, shard_key, write_journal
 from preprocess.plan import ShardPlan
 from preprocess.records import LabelColumn, Prepared, Reject
 from preprocess.results import PixelStatistics, ShardFile, ShardResult, storable

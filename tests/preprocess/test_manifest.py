@@ -136,3 +136,10 @@ def test_whole_numbers_in_a_float_column_keep_the_hash(tmp_path: Path) -> None:
     assert {type(label.value) for row in rows for label in row.labels} == {float}
     manifest = read_manifest(tmp_path)
     assert rows_sha256(read_rows(tmp_path, LABELS), LABELS) == manifest.rows_sha256
+
+
+def test_what_killed_workers_left_is_gone_when_the_manifest_is_there(tmp_path: Path) -> None:
+    (tmp_path / "fold=0").mkdir()
+    (tmp_path / "fold=0" / ".part-00000.tfrecord.0badcafe.tmp").write_bytes(b"half")
+    write_dataset(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))

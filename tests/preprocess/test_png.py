@@ -45,7 +45,7 @@ def test_tensorflow_reads_the_same_pixels(dtype: type) -> None:
 
 
 def test_bytes_are_pinned() -> None:
-    """If this fails the encoder changed: shards of old and new versions differ in bytes, so raise the schema."""
+    """If this fails the encoder changed, and with it every shard: raise SCHEMA_VERSION."""
     ramp = (np.arange(64 * 32, dtype=np.uint32) * 31 % 65536).astype(np.uint16).reshape(64, 32)
     assert hashlib.sha256(encode_png(ramp)).hexdigest() == PINNED
 

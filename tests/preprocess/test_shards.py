@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +129,39 @@ def test_a_full_disk_aborts_and_the_next_run_gives_the_same_bytes(
     done = load_finished(out, plans(), ALL)
     results = [done.get(plan.name) or write_shard(out, plan, ALL) for plan in plans()]
     finish(out, results, [], config=ALL, label_columns=LABELS, ignored=3)
+    assert without_state(out) == tree(tmp_path / "whole")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from preprocess import atomic
+from tests.preprocess.test_shards import ALL
+from tests.factories import write_dataset
+left, rename = int(sys.argv[2]), atomic._rename
+def dying(old, new):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+    rename(old, new)
+atomic._rename = dying
+write_dataset(Path(sys.argv[1]), ALL)
+"""
+
+
+@pytest.mark.parametrize("call", [1, 4, 19])
+def test_a_killed_run_leaves_what_the_next_can_finish(tmp_path: Path, call: int) -> None:
+    out = tmp_path / "OUT"
+    root = Path(__file__).parents[2]
+    died = subprocess.run([sys.executable, "-c", KILLED, str(out), str(call)], cwd=root, check=False)
+    assert died.returncode == 9
+    assert [path for path in out.rglob("*.tmp")]
+    assert not (out / "manifest.json").exists()
+    done = load_finished(out, plans(), ALL)
+    results = [done.get(plan.name) or write_shard(out, plan, ALL) for plan in plans()]
+    finish(out, results, [], config=ALL, label_columns=LABELS, ignored=3)
+    write_dataset(tmp_path / "whole", ALL)
     assert without_state(out) == tree(tmp_path / "whole")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
@@ -91,20 +92,16 @@ def test_a_cut_file_is_damaged(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_length_beyond_the_file_is_refused_before_reading(tmp_path: Path) -> None:
-    whole = frame_record(b"x")
-    lie = frame_record(b"")[:0] + struct.pack("<Q", 1 << 60)
-    from preprocess import tfrecord
-
+    lie = struct.pack("<Q", 1 << 60)
     path = tmp_path / "a.tfrecord"
-    path.write_bytes(lie + tfrecord._crc(lie) + whole[12:])
+    crc = frame_record(lie)[-4:]
+    path.write_bytes(lie + crc + b"rest")
     with pytest.raises(DatasetDamaged, match="ends inside"):
         list(read_records(path))
 
 
 @given(st.binary(max_size=40))
 @settings(max_examples=80, deadline=None)
-def test_garbage_is_damaged_or_parsed_but_never_crashes(data: bytes) -> None:
-    try:
+def test_garbage_never_raises_anything_but_damage(data: bytes) -> None:
+    with contextlib.suppress(DatasetDamaged):
         assert isinstance(decode_example(data), dict)
-    except DatasetDamaged as error:
-        assert "tf.train.Example" in str(error)
