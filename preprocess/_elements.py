@@ -145,6 +145,7 @@ class _Walker:
         return element.start
 
     def _in_item(self, stack: list[_Frame], element: Element) -> int:
+        frame_end = stack[-1].end
         if element.tag == ITEM_END:
             stack.pop()
             return element.start
@@ -159,7 +160,7 @@ class _Walker:
                 child._replace(end=min(child.end, stack[-1].end)) if not element.undefined else child
             )
             return element.start
-        return element.end
+        return min(element.end, frame_end)  # a lie inside an item of known length stays inside
 
     def _implicit_item(self, start: int, implicit: bool) -> bool:
         """Items of an explicit data set may be implicit (UN of undefined length, CP-246; broken writers)."""
@@ -222,6 +223,8 @@ def _top_level(container: Container, max_depth: int) -> Iterator[Element]:
         if position > size:
             raise EOFError
         yield element if value_end == element.end else element._replace(end=value_end)
+    if any(container.data[position:]):  # less than an element's header, and no padding
+        raise EOFError
 
 
 def _is_overlay_bits(tag: int) -> bool:

@@ -24,7 +24,8 @@ _STRUCTURED_REPORTS = (_STORAGE + "88.",)
 _PRESENTATION_STATES = (_STORAGE + "11.",)
 _REPORT_MODALITIES = frozenset(("SR", "KO"))
 _IMAGE_ATTRIBUTES = (Tag.ROWS, Tag.COLUMNS, Tag.BITS_ALLOCATED, Tag.PHOTOMETRIC_INTERPRETATION)
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""Letters too: de-identification often puts hashes in the place of UIDs, which are as good as keys."""
 _DIGITS = 16
 _LONGEST_ID = 64
 
@@ -87,7 +88,7 @@ def _is_image_class(sop_class_uid: str) -> bool:
 
 
 def uid(attributes: Attributes, tag: Tag) -> str | None:
-    """A UID, None if absent, empty or not one."""
+    """A UID, None if absent, empty or not like one."""
     text = attributes.text(tag) or ""
     return text if _UID.fullmatch(text) else None
 
