@@ -30,6 +30,7 @@ from preprocess.thumbnails import CONTACT_SHEET_IMAGES, Thumbnail, contact_sourc
 
 __all__ = ["RunFacts", "contact_sources", "read_thumbnails", "write_report"]
 
+_USUAL_LABELS = ("BIRADS", "density", "implant")
 _DATA_URI = "data:image/png;base64,"
 
 
@@ -92,12 +93,13 @@ def render_page(dataset: Dataset, originals: Mapping[str, Thumbnail], run: RunFa
         rejects=sections.rejects(table),
         distributions=(*sections.distributions(table), *_intensities(dataset)),
         folds=sections.folds(table),
-        machines=sections.machines(table),
+        machines=sections.machines(table, dataset.manifest.positive_label),
         run=run,
         stages=_stages(run),
         config=sorted((name, str(value)) for name, value in dataset.config.model_dump(mode="json").items()),
         number=charts.number,
         duration=wording.duration,
+        moment=wording.moment,
         byte_size=wording.byte_size,
     )
 
@@ -116,12 +118,16 @@ def _outcome(dataset: Dataset) -> Markup:
 
 def _intensities(dataset: Dataset) -> tuple[sections.Chart, ...]:
     statistics = dataset.manifest.statistics
-    if not any(statistics.histogram):
+    if statistics.mean is None or statistics.std is None:
         return ()
-    note = ""
-    if statistics.mean is not None and statistics.std is not None:
-        note = f"mean {statistics.mean:.4g}, standard deviation {statistics.std:.4g}"
-    svg = charts.area(statistics.histogram, 0, 2**dataset.config.bits - 1, "prepared value")
+    note = (
+        f"of the content, without fill; mean {statistics.mean:.0f}, standard deviation {statistics.std:.0f}"
+    )
+    cut, largest = charts.cut_off(statistics.histogram)
+    if cut:
+        note += f"; {cut} of {len(statistics.histogram)} bins cut off, the highest {100 * largest:.3g} %"
+    labels = ("prepared value", "share of pixels")
+    svg = charts.area(statistics.histogram, 0, 2**dataset.config.bits - 1, labels)
     return (sections.Chart("Intensities", svg, note),)
 
 
@@ -147,6 +153,7 @@ def contact_sheet(dataset: Dataset, originals: Mapping[str, Thumbnail]) -> tuple
     --identifiers hash, neither does a picture that is declared to carry burned-in annotation.
     """
     prepared = sections.of_status(dataset.table, Status.PREPARED).sort_values("source")
+    positive = dataset.manifest.positive_label
     if dataset.config.identifiers is Identifiers.HASH:
         prepared = prepared[(prepared["burned_in_annotation"] != "YES").fillna(True)]
     with_original = prepared[prepared["source"].isin(originals.keys())]
@@ -156,18 +163,18 @@ def contact_sheet(dataset: Dataset, originals: Mapping[str, Thumbnail]) -> tuple
     chosen = pd.concat([with_original.head(CONTACT_SHEET_IMAGES), spread])
     pictures = prepared_pictures(dataset, chosen)
     return tuple(
-        _card(row, originals.get(str(row["source"])), pictures.get(str(row["source"]), b""))
+        _card(row, positive, originals.get(str(row["source"])), pictures.get(str(row["source"]), b""))
         for _, row in chosen.iterrows()
     )
 
 
-def _card(row: pd.Series, original: Thumbnail | None, picture: bytes) -> Card:
+def _card(row: pd.Series, positive: str | None, original: Thumbnail | None, picture: bytes) -> Card:
     known = {str(name): value for name, value in row.items() if not pd.isna(value)}
     view = " ".join(str(known[name]) for name in ("laterality", "view") if name in known)
     return Card(
         source=str(row["source"]),
         title=" · ".join(filter(None, (str(known.get("patient_id", "")), view))) or str(row["source"]),
-        chips=_chips(row, known),
+        chips=_chips(row, positive, known),
         lines=_facts(known),
         original=_data_uri(original.png) if original else "",
         prepared=_data_uri(picture) if picture else "",
@@ -178,12 +185,13 @@ def _card(row: pd.Series, original: Thumbnail | None, picture: bytes) -> Card:
     )
 
 
-def _chips(row: pd.Series, known: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+def _chips(row: pd.Series, positive: str | None, known: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Up to three known labels, the one that folds are stratified by first, marked if it is 1."""
     names = [name for name in sections.label_names(row.to_frame().T) if name in known]
-    preferred = [name for name in ("cancer", "BIRADS", "density", "implant") if name in names]
-    chosen = (preferred + [name for name in names if name not in preferred])[:3]
+    preferred = [name for name in (positive, *_USUAL_LABELS) if name in names]
+    chosen = list(dict.fromkeys(name for name in (*preferred, *names) if name))[:3]
     return tuple(
-        (f"{name} {known[name]}", "bad" if name == "cancer" and known[name] == 1 else "dull")
+        (f"{name} {known[name]}", "bad" if name == positive and known[name] == 1 else "dull")
         for name in chosen
     )
 
@@ -195,14 +203,13 @@ def _facts(known: Mapping[str, object]) -> tuple[str, ...]:
     if "window_center" in known:
         voi += f" {float(str(known['window_center'])):g} / {float(str(known['window_width'])):g}"
     original, box, content = (
-        f"{known.get(f'{prefix}rows')} × {known.get(f'{prefix}columns')}"
-        for prefix in ("", "box_", "content_")
+        f"{known.get(f'{prefix}rows')}×{known.get(f'{prefix}columns')}" for prefix in ("", "box_", "content_")
     )
     sizes = f"{original} → box {box} → {content}"
     roi = str(known.get("roi", ""))
     extra = [wording.ROIS.get(roi, roi)] if roi != "breast" else []
     extra += ["mirrored"] if known.get("flipped") else []
-    return (f"{syntax} · {level}", voi, sizes, *extra)
+    return f"{syntax} · {level}", " · ".join((voi, *extra)), sizes
 
 
 def _data_uri(png: bytes) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 WIDTH = 400
 _ROW = 34
 _PLOT_ROWS = 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,39 @@ def stacked(parts: Sequence[Bar], height: int = 14) -> Markup:
     return _svg(height, body, ", ".join(f"{part.label} {part.text}" for part in parts), stretch=True)
 
 
-def area(
-    values: Sequence[float], x_low: float, x_high: float, x_label: str, y_label: str = "share of pixels"
-) -> Markup:
-    """A histogram as a filled curve; `values` are the bins' counts over [x_low, x_high], shown as shares."""
-    total = sum(values) or 1
-    shares = [value / total for value in values]
-    plot = _Plot(x_low, x_high, 0.0, max(shares, default=0.0) or 1.0)
+def area(values: Sequence[float], x_low: float, x_high: float, labels: tuple[str, str]) -> Markup:
+    """A histogram over [x_low, x_high] as a filled outline; bins as shares of the whole, spikes cut off.
+
+    `labels` are those of the horizontal and the vertical axis. What is cut is told by `cut_off`.
+    """
+    shares, top = _shares(values)
+    plot = _Plot(x_low, x_high, 0.0, top)
     step = (x_high - x_low) / max(1, len(shares))
     corners = [(x_low, 0.0)]
     for index, share in enumerate(shares):
-        corners += [(x_low + index * step, share), (x_low + (index + 1) * step, share)]
+        height = min(share, top)
+        corners += [(x_low + index * step, height), (x_low + (index + 1) * step, height)]
     corners.append((x_high, 0.0))
     points = " ".join(f"{plot.x(x):.1f},{plot.y(y):.1f}" for x, y in corners)
     body = Markup('<polygon points="{}" class="area"/>').format(points)
-    return plot.draw(body, x_label, y_label, percent=True)
+    return plot.draw(body, *labels, percent=True)
+
+
+def cut_off(values: Sequence[float]) -> tuple[int, float]:
+    """How many bins `area` cuts off, and the largest share among them."""
+    shares, top = _shares(values)
+    cut = [share for share in shares if share > top]
+    return len(cut), max(cut, default=0.0)
+
+
+def _shares(values: Sequence[float]) -> tuple[list[float], float]:
+    """Shares, and the top of the axis, which a few bins far above all others (background) do not set."""
+    total = sum(values) or 1
+    shares = [value / total for value in values]
+    ordered = sorted(shares)
+    usual = ordered[-1 - len(ordered) // 32] if ordered else 0.0
+    largest = ordered[-1] if ordered else 1.0
+    return shares, (usual * 1.25 if 0 < usual * 3 < largest else largest) or 1.0
 
 
 def bubbles(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
@@ -146,7 +164,7 @@ class _Plot:
         words = Markup(
             '<text x="{x}" y="{y}" class="axis" text-anchor="end">{xl}</text>'
             '<text x="{left}" y="{top}" class="axis">{yl}</text>'
-        ).format(x=WIDTH - _RIGHT, y=bottom + 31, xl=x_label, left=_LEFT + 6, top=_TOP + 8, yl=y_label)
+        ).format(x=WIDTH - _RIGHT, y=bottom + 31, xl=x_label, left=_LEFT, top=12, yl=y_label)
         return _svg(bottom + _BOTTOM, grid + body + words, f"{y_label} by {x_label}")
 
 

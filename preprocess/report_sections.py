@@ -186,7 +186,7 @@ def _shrinking(prepared: pd.DataFrame) -> Chart | None:
         low, high = low * 0.9, high * 1.1
     bins = pd.cut(factor, [low + (high - low) * step / 24 for step in range(25)], include_lowest=True)
     counts = [int(count) for count in bins.value_counts(sort=False)]
-    svg = charts.area(counts, low, high, "original pixels per prepared pixel", "share of images")
+    svg = charts.area(counts, low, high, ("original pixels per prepared pixel", "share of images"))
     return Chart("Reduction", svg, f"median {float(factor.median()):.3g}")
 
 
@@ -220,15 +220,15 @@ def positives(values: pd.Series) -> str:
     return f"{charts.number(count)} ({100 * count / len(known):.3g} %)"
 
 
-def machines(table: pd.DataFrame) -> TableView | None:
-    """Inputs and outcomes by site, machine, manufacturer and model, largest first."""
+def machines(table: pd.DataFrame, label: str | None = None) -> TableView | None:
+    """Inputs and outcomes by site, machine, manufacturer and model, largest first; positives of one label."""
     keys = [
         name for name in ("site_id", "machine_id", "manufacturer", "manufacturer_model_name")
         if table[name].notna().any()
     ]  # fmt: skip
     if not keys:
         return None
-    labels = binary_labels(table)[:1]
+    labels = [label] if label else []
     groups = table.fillna({key: "–" for key in keys}).groupby(keys, sort=True)
     rows = sorted((_machine_row(key, rows, labels) for key, rows in groups), key=lambda row: -row[0])
     headers = (

@@ -284,6 +284,13 @@ def test_ticks_lie_inside_and_are_few(low: float, span: float) -> None:
     assert all(low - span * 1e-6 <= tick <= low + span * 1.000001 for tick in found)
 
 
+def test_a_few_spikes_do_not_flatten_a_histogram() -> None:
+    usual, spiky = [10.0] * 64, [900.0] + [10.0] * 63
+    assert report_charts.cut_off(usual) == (0, 0.0)
+    assert report_charts.cut_off(spiky) == (1, 900 / 1530)
+    assert report_charts.cut_off([]) == (0, 0.0)
+
+
 def test_card_has_front_matter_counts_and_loaders(tmp_path: Path) -> None:
     make_dataset(tmp_path, config(formats=["tfrecord", "parquet"]))
     write_report(tmp_path)
