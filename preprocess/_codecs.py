@@ -97,7 +97,7 @@ def _rle(payload: bytes, image: ImageHeader) -> Samples:
 def _packbits(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
     try:
         plane = imagecodecs.packbits_decode(segment, out=size + _RLE_SLACK)
-    except (imagecodecs.ImcdError, ValueError) as error:
+    except (imagecodecs.PackbitsError, ValueError) as error:
         raise RejectedInput("decode_failed", str(error)) from None
     if len(plane) < size:
         raise RejectedInput("codestream_truncated", f"an RLE segment of {len(plane)} bytes, {size} needed")

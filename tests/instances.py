@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import warnings
@@ -26,6 +27,15 @@ from preprocess.records import (
 DATA = Path(os.environ.get("BCD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no test data: set BCD_TEST_DATA")
+
+GOLDEN = Path(__file__).parent / "golden" / "pixels.csv"
+
+
+def golden() -> list[dict[str, str]]:
+    """Files that pydicom packages, with the sha256 of their stored values (golden/README.md)."""
+    with GOLDEN.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
 
 UIDS = {
     "little": "1.2.840.10008.1.2.1",
