@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from fractions import Fraction
+from functools import cache
 
 from pydicom import config as pydicom_config
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -175,10 +177,10 @@ class Attributes:
         return self._element(tag) is not None
 
     def raw(self, tag: int) -> tuple[bytes, str | None]:
-        """Value bytes and VR (None: implicit); empty where absent or where it is a sequence."""
+        """Value bytes and VR (the dictionary's where there is none); empty if absent or a sequence."""
         element = self._element(tag)
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
-            return element.value, element.VR
+            return element.value, _dictionary_vr(tag) if element.VR in (None, "UN") else element.VR
         return b"", None
 
     def text(self, tag: int) -> str | None:
@@ -226,7 +228,7 @@ class Attributes:
             count = len(value) // struct.calcsize(code)
             floats = struct.unpack_from(f"{'<' if self.little else '>'}{count}{code}", value)
             return tuple(Fraction(number) if math.isfinite(number) else None for number in floats)
-        if vr is not None and vr not in _TEXT_VRS and vr != "UN":
+        if vr is not None and vr not in _TEXT_VRS:
             return tuple(Fraction(number) for number in self.integers(tag))
         return tuple(_decimal(text) for text in self.texts(tag))
 
@@ -250,6 +252,15 @@ class Attributes:
     def first_item(self, tag: int) -> Attributes | None:
         """First item of a sequence; None if there is none. Raises as `items`."""
         return next(iter(self.items(tag)), None)
+
+
+@cache
+def _dictionary_vr(tag: int) -> str:
+    """The VR that the standard gives a tag; of `US or SS` the first."""
+    try:
+        return dictionary_VR(tag).split(" or ")[0]
+    except KeyError:
+        return "UN"
 
 
 def _decimal(text: str) -> Fraction | None:

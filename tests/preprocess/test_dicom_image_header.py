@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from preprocess.config import Frames, ResultConfig
 from tests.preprocess.dicom_maker import (
+    EXPLICIT,
+    IMPLICIT,
     element,
     elements_bytes,
     encapsulated,
@@ -221,6 +224,30 @@ def test_overlays_inside_pixels_are_noticed(tmp_path, group, bits, found):
 
 def test_rows_as_integer_string_are_read(tmp_path):
     assert parsed(tmp_path, image_file({ROWS: text("IS", "4")})).image.rows == 4
+
+
+def test_implicit_and_unknown_vrs_are_those_of_the_dictionary(tmp_path):
+    changes = {
+        FRAMES: text("IS", "1"),
+        0x00280030: text("DS", r"0.1\0.2"),
+        0x00280120: us(65_000),
+        0x00281050: text("DS", "40"),
+        0x00281051: text("DS", "80"),
+        0x00281053: text("DS", "2"),
+        0x60000100: us(16),
+        0x20500020: text("CS", "INVERSE"),
+    }
+    explicit = parsed(tmp_path, image_file(changes))
+    implicit = parsed(tmp_path, image_file(changes, syntax=IMPLICIT))
+    unknown = parsed(
+        tmp_path,
+        image_file({tag: ("UN", value) for tag, (_, value) in image(changes).items() if tag != PIXELS}),
+    )
+    assert explicit.image.number_of_frames == 1
+    for other in (implicit, unknown):
+        assert replace(other.image, transfer_syntax_uid=EXPLICIT) == explicit.image
+        assert (other.voi, other.padding) == (explicit.voi, explicit.padding)
+        assert (other.modality_transform, other.identity) == (explicit.modality_transform, explicit.identity)
 
 
 def test_unknown_transfer_syntax_is_refused(tmp_path):
