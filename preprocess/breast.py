@@ -94,7 +94,7 @@ def _component(display: Values, field: Mask, foreground: int, bright: int) -> tu
 
     Compact: what is left without bands along the sides, lines and letters. Small holes are filled first, for
     fatty tissue may be as dark as the background; large ones last, for a line and a band that meet the breast
-    enclose background.
+    enclose background. Empty where there is no background, for then everything may be tissue.
     """
     mask = field & (display > foreground)
     top = int(display[field].max())
@@ -107,10 +107,17 @@ def _component(display: Values, field: Mask, foreground: int, bright: int) -> tu
     compact = kernels.opened(mask, *reach)
     core = kernels.largest_component(compact)
     component = np.zeros_like(core)
+    if not core.any() or not _has_background(field & (display <= foreground), *reach):
+        return component, 0
     window = _window(core, *reach)
     regrown = mask[window] & kernels.dilate(core[window], *reach)
     component[window] = kernels.fill_holes(kernels.largest_component(regrown), mask.size)
     return component, int(np.count_nonzero(compact))
+
+
+def _has_background(dark: Mask, row_reach: int, column_reach: int) -> bool:
+    """Whether there is a patch of nothing but background; dark pixels of noise or tissue are scattered."""
+    return bool(kernels.erode(dark, row_reach >> 1, column_reach >> 1).any())
 
 
 def _window(mask: Mask, row_reach: int, column_reach: int) -> tuple[slice, slice]:

@@ -218,6 +218,6 @@ def _detector(name: str) -> Detector:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"roi_detector {name!r} is not an importable module:function") from error
     if not callable(detector):
-        raise UsageError(f"roi_detector {name!r} is not a function")
+        raise UsageError(f"roi_detector {name!r} is not a function: module:function is needed")
     found: Detector = detector
     return found
