@@ -30,6 +30,7 @@ ParquetValue = LabelValue | dict[str, bytes | str]
 _GROUP_IMAGES = 8
 _GROUP_PIXELS = 1 << 22
 _INSTANCE_ROWS = 4096
+_PAGES = {"data_page_size": 1 << 20, "write_batch_size": 1024, "data_page_version": "1.0"}
 _WRITER = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+")
 _IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
@@ -72,6 +73,7 @@ class ParquetShard:
             write_statistics=False,
             write_page_checksum=True,
             store_schema=False,
+            **_PAGES,
         )
         if config.encoding is Encoding.PNG:
             self._writer.add_key_value_metadata(shard_metadata(self._schema))
@@ -129,6 +131,7 @@ def write_instances(
         compression_level=3,
         write_page_checksum=True,
         store_schema=False,
+        **_PAGES,
     )
 
 

@@ -150,7 +150,7 @@ write_dataset(Path(sys.argv[1]), ALL)
 """
 
 
-@pytest.mark.parametrize("call", [1, 4, 19])
+@pytest.mark.parametrize("call", [4, 19])
 def test_a_killed_run_leaves_what_the_next_can_finish(tmp_path: Path, call: int) -> None:
     out = tmp_path / "OUT"
     root = Path(__file__).parents[2]
@@ -261,6 +261,12 @@ def test_statistics_are_exact_sums_over_content(tmp_path: Path) -> None:
     assert found.histogram == tuple(counts)
     assert found.mean() == pytest.approx(content.astype(float).mean(), rel=1e-12)
     assert found.std() == pytest.approx(content.astype(float).std(), rel=1e-9)
+
+
+def test_sums_beyond_64_bits_survive_the_journal() -> None:
+    sums = PixelStatistics(count=2**40, sum=2**56, sum_squares=2**72)
+    result = ShardResult("fold=0/part-00000", 0, "key", (), (), sums)
+    assert ShardResult.from_json(result.to_json()) == result
 
 
 def test_statistics_of_nothing_are_empty() -> None:
