@@ -22,6 +22,7 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplemented
 """Damaged, missing, unsupported or encrypted member; RuntimeError is what zipfile raises for a password."""
 URL_ERRORS = (ValueError, ImportError)
 """Unknown protocol; a file system whose package is not installed."""
+_BLOCK_BYTES = 1 << 16
 
 
 def read_bytes(source: SourceFile, max_bytes: int) -> bytes:
@@ -98,7 +99,9 @@ def _open_regular(path: str) -> IO[bytes]:
 def _open_url(url: str) -> IO[bytes]:
     import fsspec  # imported where needed: local runs never pay for it
 
-    opened: IO[bytes] = fsspec.open(url, "rb").open()
+    file_system, path = fsspec.core.url_to_fs(url)
+    # Remote file systems read a block ahead, 5 MB by default: `scan` wants a fraction of that.
+    opened: IO[bytes] = file_system.open(path, "rb", block_size=_BLOCK_BYTES)
     return opened
 
 
