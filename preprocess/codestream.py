@@ -69,10 +69,13 @@ def check_against_header(facts: CodestreamFacts, image: ImageHeader) -> None:
     files; samples that do not fit Bits Allocated are a lie.
 
     Raises:
-        RejectedInput: color, codestream_mismatch.
+        RejectedInput: color, codestream_mismatch, unsupported_codestream for a region of interest in HTJ2K,
+            which OpenJPEG does not scale back.
     """
     if facts.components > 1:
         raise RejectedInput("color", f"the codestream has {facts.components} components")
+    if facts.has_roi and facts.compression is Compression.HTJ2K:
+        raise RejectedInput("unsupported_codestream", "a region of interest in HTJ2K")
     if (facts.rows, facts.columns) != (image.rows, image.columns):
         raise RejectedInput(
             "codestream_mismatch",

@@ -325,6 +325,15 @@ def test_sizes_components_and_precision_that_contradict_the_header_are_rejected(
     assert caught.value.code == "color"
 
 
+def test_a_region_of_interest_is_supported_in_jpeg_2000_and_not_in_htj2k() -> None:
+    data = stream(siz(), cod(), segment(0xFF5E, b"\x00\x00\x07"))
+    image = header((30, 40), "jpeg_2000", bits_stored=12)
+    check_against_header(facts_of(data), image)
+    with pytest.raises(RejectedInput) as caught:
+        check_against_header(facts_of(data, HT), image)
+    assert caught.value.code == "unsupported_codestream"
+
+
 @pytest.mark.parametrize("ssiz", [15, 0x80 | 13, 9])
 def test_another_precision_or_sign_than_the_header_has_is_no_lie(ssiz: int) -> None:
     facts = facts_of(stream(siz(columns=40, rows=30, ssiz=ssiz), cod()))
