@@ -31,6 +31,7 @@ PREVIEW_ROWS = 512
 _GAP = 12
 _BOX = (255, 212, 59)
 _BACKGROUND = 40
+_DRAWN_COLUMNS = 96
 
 Gray = npt.NDArray[np.uint8]
 Rgb = npt.NDArray[np.uint8]
@@ -110,7 +111,9 @@ def show(
     if picture is None:
         return
     if draw:
-        console.print(half_blocks(picture, min(console.width, 120)))
+        columns = min(console.width, _DRAWN_COLUMNS)
+        thick = preview(inspection, line_px=-(-picture.shape[1] // columns))
+        console.print(half_blocks(picture if thick is None else thick, columns))
     if png is not None:
         _write(picture, png)
 
@@ -135,18 +138,18 @@ def render_text(inspection: Inspection) -> Group:
 
 def _facts(group: FactGroup) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", min_width=26)
+    table.add_column(style="dim", min_width=28)
     table.add_column(overflow="fold")
     for name, value in group.facts:
         table.add_row(f"  {name}", Text(value))
     return table
 
 
-def preview(inspection: Inspection) -> Rgb | None:
+def preview(inspection: Inspection, line_px: int = 1) -> Rgb | None:
     """Original with box beside the prepared image: (rows, columns, 3); None if nothing was decoded."""
     parts = []
     if inspection.original is not None:
-        parts.append(_boxed(inspection.original, inspection.box))
+        parts.append(_boxed(inspection.original, inspection.box, line_px))
     if inspection.prepared is not None:
         parts.append(np.stack([inspection.prepared] * 3, axis=-1))
     if not parts:
@@ -162,17 +165,19 @@ def preview(inspection: Inspection) -> Rgb | None:
     return canvas
 
 
-def _boxed(gray: Gray, box: tuple[float, float, float, float] | None) -> Rgb:
+def _boxed(gray: Gray, box: tuple[float, float, float, float] | None, line_px: int) -> Rgb:
     picture = np.stack([gray] * 3, axis=-1)
     if box is None:
         return picture
     rows, columns = gray.shape
     top, left, height, width = box
-    first_row, first_column = int(top * rows), int(left * columns)
-    last_row = min(rows, max(first_row + 1, round((top + height) * rows))) - 1
-    last_column = min(columns, max(first_column + 1, round((left + width) * columns))) - 1
-    picture[[first_row, last_row], first_column : last_column + 1] = _BOX
-    picture[first_row : last_row + 1, [first_column, last_column]] = _BOX
+    edge = np.zeros(gray.shape, np.bool_)
+    inside = np.s_[
+        int(top * rows) : round((top + height) * rows), int(left * columns) : round((left + width) * columns)
+    ]
+    edge[inside] = True
+    edge[inside][line_px:-line_px, line_px:-line_px] = False
+    picture[edge] = _BOX
     return picture
 
 
