@@ -34,11 +34,11 @@ def give_names(findings: Findings) -> Named:
     """
     tops = _tops({found.root for found in findings.found})
     several = len(set(tops.values())) > 1
-    best: dict[str, tuple[tuple[bool, bytes, str], Found]] = {}
+    best: dict[str, tuple[tuple[bool, str, str], Found]] = {}
     listed_twice = []
     for found in findings.found:
         name = _name(found, tops[found.root], findings.root_names if several else {})
-        rank = (found.linked, name.encode(), found.path)
+        rank = (found.linked, name, found.path)
         known = best.setdefault(found.key, (rank, found))
         if known[1] is found:
             continue
@@ -50,14 +50,14 @@ def give_names(findings: Findings) -> Named:
         best[found.key] = (min(rank, known[0]), winner)
     by_name: dict[str, list[Found]] = {}
     for rank, found in best.values():
-        by_name.setdefault(rank[1].decode(), []).append(found)
+        by_name.setdefault(rank[1], []).append(found)
     return Named(_unique(by_name), tuple(listed_twice))
 
 
 def layout_path(found: Found) -> str:
     """The whole safe path that layouts look at; an archive counts as a folder of its name."""
     if found.member is None:
-        return safe_path(found.path)
+        return safe_path(found.path.lstrip("/"))
     path = found.path[: -len(ARCHIVE_SUFFIX)] if found.path.lower().endswith(ARCHIVE_SUFFIX) else found.path
     return f"{safe_path(path)}/{safe_path(found.member, backslash_separates=True)}"
 

@@ -67,11 +67,8 @@ def _tree(
             elif _leads_to_folder(entry):
                 links.append((entry.path, name))
             else:
-                _entry(
-                    entry,
-                    Found(f"{real}/{entry.name}", entry.path, None, root, name, linked=linked),
-                    findings,
-                )
+                key = entry.path if real == folder else f"{real}/{entry.name}"
+                _entry(entry, Found(key, entry.path, None, root, name, linked=linked), findings)
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

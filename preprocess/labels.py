@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from preprocess.label_groups import (
     FINENESS,
@@ -78,6 +78,10 @@ class LabelTable:
     notes: tuple[str, ...]
     """Columns that were not kept and why; never values."""
     _groups: tuple[Group, ...]
+    _shared: dict[tuple[tuple[int, tuple[LabelValue, ...]], ...], tuple[Label, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Labels by the values they are made of: most images have the same few, and there are many images."""
 
     def lookup(self, identity: Identity, sop_instance_uid: str | None, stem: str | None) -> tuple[Label, ...]:
         """The labels of one image; empty if no row describes it."""
@@ -130,10 +134,16 @@ class LabelTable:
     def _labels(self, rows: list[tuple[int, int]]) -> tuple[Label, ...]:
         if not rows:
             return ()
+        key = tuple((number, self._groups[number].rows[row]) for number, row in rows)
+        labels = self._shared.get(key)
+        if labels is None:
+            labels = self._shared[key] = self._made(key)
+        return labels
+
+    def _made(self, rows: tuple[tuple[int, tuple[LabelValue, ...]], ...]) -> tuple[Label, ...]:
         values: dict[str, LabelValue] = {}
         for number, row in rows:
-            group = self._groups[number]
-            for name, value in zip(group.names, group.rows[row], strict=True):
+            for name, value in zip(self._groups[number].names, row, strict=True):
                 if values.get(name) is None:
                     values[name] = value
         return tuple(

@@ -16,7 +16,9 @@ MEMBER_SEPARATOR = "::"
 MAX_COMPONENT_BYTES = 200
 """Longer components are cut and get a hash of the whole, so that names fit any file system."""
 
-_CLEAN = re.compile(r"[A-Za-z0-9_=+,@()\[\]{}#&~^!' -][A-Za-z0-9_=+,@()\[\]{}#&~^!' .-]{0,99}")
+_PLAIN = r"[A-Za-z0-9_=+,@()\[\]{}#&~^!' -][A-Za-z0-9_=+,@()\[\]{}#&~^!' .-]{0,99}"
+_CLEAN = re.compile(_PLAIN)
+_CLEAN_PATH = re.compile(rf"{_PLAIN}(?:/{_PLAIN})*")
 _DICOM_NAME = re.compile(r"\.(?:dcm|dicom)\Z", re.IGNORECASE)
 
 
@@ -40,6 +42,8 @@ def safe_path(raw: str, *, backslash_separates: bool = False) -> str:
     The result is relative: leading separators vanish. `backslash_separates` is for archives that were
     packed on Windows.
     """
+    if _CLEAN_PATH.fullmatch(raw):
+        return raw
     if backslash_separates:
         raw = raw.replace("\\", "/")
     return "/".join(safe_name(part) for part in raw.split("/") if part not in ("", "."))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -100,7 +100,7 @@ def _csv(name: str, data: bytes) -> Table:
     delimiter = max(",;\t", key=first.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = next(lines, [])
-    return _table(name, header, [row for row in lines if row])
+    return _table(name, header, (row for row in lines if row))
 
 
 def _parquet(name: str, data: bytes) -> Table:
@@ -115,7 +115,7 @@ def _parquet(name: str, data: bytes) -> Table:
     return _table(name, table.column_names, [list(row) for row in zip(*columns, strict=True)])
 
 
-def _table(name: str, header: list[str], lines: Sequence[Sequence[Cell]]) -> Table:
+def _table(name: str, header: list[str], lines: Iterable[Sequence[Cell]]) -> Table:
     names = [column.strip() for column in header]
     # A nameless first column is the index that pandas writes.
     kept = [i for i, column in enumerate(names) if column and not column.startswith("Unnamed: ")]
@@ -125,14 +125,16 @@ def _table(name: str, header: list[str], lines: Sequence[Sequence[Cell]]) -> Tab
     if len(set(columns)) < len(columns):
         raise ValueError("two columns have the same name")
     rows = []
+    shared: dict[str, str] = {}
     for number, line in enumerate(lines, start=2):
         if len(line) > len(names):
             raise ValueError(f"row {number} has more cells than the header")
         cells = [*line, *[None] * (len(names) - len(line))]
-        rows.append(tuple(_cell(cells[i]) for i in kept))
+        rows.append(tuple(_cell(cells[i], shared) for i in kept))
     return Table(name, columns, tuple(rows))
 
 
-def _cell(raw: Cell) -> Cell:
+def _cell(raw: Cell, shared: dict[str, str]) -> Cell:
+    """A cell's text, one object for all equal ones: most columns have few values."""
     text = (raw or "").strip()
-    return None if text.lower() in _MISSING else text
+    return None if text.lower() in _MISSING else shared.setdefault(text, text)

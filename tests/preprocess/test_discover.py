@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import random
 import tempfile
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from preprocess.discover import contains, discover
 from preprocess.errors import UsageError
 from preprocess.names import is_dicom_name, safe_name, safe_path, stem, with_suffix
-from tests.preprocess.trees import DICOM, archive, dicom, rsna, text
+from tests.instances import DATA, needs_data
+from tests.preprocess.trees import DICOM, RSNA_COLUMNS, RSNA_ROWS, archive, dicom, rsna, text
 
 
 def names(*inputs: Path | str, **options: str) -> list[str]:
@@ -340,6 +342,16 @@ def test_list_that_contradicts_itself_is_a_usage_error(tmp_path: Path) -> None:
         discover([str(listing)])
 
 
+def test_order_of_lists_does_not_matter(tmp_path: Path) -> None:
+    lists = []
+    for name in ("one", "two"):
+        dicom(tmp_path / name / "1.dcm")
+        lists.append(text(tmp_path / name / "list.csv", "path,y", f"1.dcm,{len(lists)}"))
+    forward, backward = discover([str(p) for p in lists]), discover([str(p) for p in reversed(lists)])
+    assert forward.sources == backward.sources
+    assert [source.labels[0].value for source in forward.sources] == [0, 1]
+
+
 def test_list_can_name_archive_members(tmp_path: Path) -> None:
     archive(tmp_path / "a.zip", **{"p/1": DICOM})
     listing = text(tmp_path / "list.csv", "path", "a.zip::p/1")
@@ -364,6 +376,14 @@ def test_remote_folder_glob_file_and_list(memory: fsspec.AbstractFileSystem) -> 
     assert names("memory://set/p/2") == ["2"]
     (listed,) = discover(["memory://set/list.csv"]).sources
     assert (listed.source, listed.labels[0].value) == ("p/1.dcm", 1)
+
+
+def test_remote_layout_finds_its_table(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe("/set/train_images/10006/462822612.dcm", DICOM)
+    memory.pipe("/set/train.csv", "\n".join((RSNA_COLUMNS, *RSNA_ROWS)).encode())
+    (source,) = discover(["memory://set/train_images"]).sources
+    assert (source.source, source.identity.view) == ("10006/462822612.dcm", "CC")
+    assert "cancer" in {label.name for label in source.labels}
 
 
 def test_remote_archive(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
@@ -425,6 +445,15 @@ def test_neither_argument_order_nor_directory_order_matters(
     listed = [source.source for source in first.sources]
     assert listed == sorted(set(listed), key=str.encode)
     assert not any(name.startswith("/") for name in listed)
+
+
+@needs_data
+def test_every_real_dicom_is_found_and_nothing_else() -> None:
+    found = discover([str(DATA)])
+    with open(DATA / "manifest.csv", encoding="utf-8", newline="") as file:
+        rows = [row["name"] for row in csv.DictReader(file)]
+    assert {s.source for s in found.sources} >= {name for name in rows if name.endswith(".dcm")}
+    assert {Path(s.source).suffix for s in found.sources} <= {".dcm", ""}
 
 
 # ── OUT inside an input ──────────────────────────────────────────────────────────────────────────────

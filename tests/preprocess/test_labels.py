@@ -246,6 +246,28 @@ def test_label_never_takes_the_name_of_a_fixed_column() -> None:
         assert column not in [c.name for c in labels(f"image_id,{column},y 1,2,3").columns]
 
 
+# ── order ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_order_of_rows_does_not_matter(data: st.DataObject) -> None:
+    keys = data.draw(
+        st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from("123")), unique=True, min_size=1)
+    )
+    cells = st.sampled_from([None, "0", "1", "0.5", "x"])
+    rows = [(*key, data.draw(cells), data.draw(cells)) for key in keys]
+    columns = ("patient_id", "image_id", "age", "y")
+    shuffled = data.draw(st.permutations(rows))
+    one, other = (build([LabelSource(Table("t.csv", columns, tuple(r)), GENERIC)]) for r in (rows, shuffled))
+    assert one is not None
+    assert other is not None
+    assert one.columns == other.columns
+    for patient, image in [*keys, ("p", "9")]:
+        identity = Identity(patient, image)
+        assert one.lookup(identity, None, None) == other.lookup(identity, None, None)
+
+
 # ── join ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
