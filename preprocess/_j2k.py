@@ -291,7 +291,8 @@ def _tile_part(data: bytes, position: int, end: int, walk: _Walk) -> int | None:
     if parts:
         walk.parts_promised[tile] = parts
     if psot:
-        return position + psot
+        after: int = position + psot
+        return after
     # Psot 0: to EOC. Packet data hold no two bytes above FF8F (T.800 B.10.1), so the first FFD9 is EOC.
     found = data.find(EOC_BYTES, start + 2, end)
     return found if found >= 0 else None

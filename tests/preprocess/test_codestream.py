@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-import time
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from preprocess import openjpeg
 from preprocess.codestream import (
@@ -25,54 +21,21 @@ from preprocess.codestream import (
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression
 from tests.instances import DATA, UIDS, header, needs_data, smooth
-
-J2K, HT, LL, JPEG, LS = (
-    Compression.JPEG_2000,
-    Compression.HTJ2K,
-    Compression.JPEG_LOSSLESS,
-    Compression.JPEG,
-    Compression.JPEG_LS,
+from tests.streams import (
+    HT,
+    J2K,
+    JPEG,
+    LL,
+    LS,
+    coc,
+    cod,
+    encoded,
+    part,
+    repaired_or_code,
+    segment,
+    siz,
+    stream,
 )
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return struct.pack(">HH", marker, len(body) + 2) + body
-
-
-def siz(columns: int = 40, rows: int = 30, **changes: int) -> bytes:
-    of = {
-        "x0": 0,
-        "y0": 0,
-        "tx": columns,
-        "ty": rows,
-        "tx0": 0,
-        "ty0": 0,
-        "ssiz": 11,
-        "dx": 1,
-        "n": 1,
-    } | changes
-    names = ("x0", "y0", "tx", "ty", "tx0", "ty0")
-    body = struct.pack(">H8I", 0, columns, rows, *(of[name] for name in names))
-    return segment(0xFF51, body + struct.pack(">H", of["n"]) + bytes([of["ssiz"], of["dx"], 1]) * of["n"])
-
-
-def cod(levels: int = 5, transform: int = 1, layers: int = 1, progression: int = 0) -> bytes:
-    return segment(0xFF52, struct.pack(">BBHB5B", 0, progression, layers, 0, levels, 4, 4, 0, transform))
-
-
-def coc(levels: int, transform: int, component: int = 0) -> bytes:
-    return segment(0xFF53, bytes([component, 0, levels, 4, 4, 0, transform]))
-
-
-def part(
-    data: bytes = b"\x01\x02", *, tile: int = 0, index: int = 0, parts: int = 1, head: bytes = b""
-) -> bytes:
-    length = 12 + len(head) + 2 + len(data)
-    return struct.pack(">HHHIBB", 0xFF90, 10, tile, length, index, parts) + head + b"\xff\x93" + data
-
-
-def stream(*segments: bytes, parts: bytes = b"", eoc: bytes = b"\xff\xd9") -> bytes:
-    return b"\xff\x4f" + b"".join(segments) + (parts or part()) + eoc
 
 
 def facts_of(data: bytes, compression: Compression = J2K) -> CodestreamFacts:
@@ -83,20 +46,6 @@ def code_of(data: bytes, compression: Compression = J2K) -> str:
     with pytest.raises(RejectedInput) as caught:
         read_facts(data, compression)
     return caught.value.code
-
-
-def encoded(compression: Compression, pixels: np.ndarray, bits: int) -> bytes:
-    if compression is J2K:
-        return imagecodecs.jpeg2k_encode(
-            pixels, level=0, codecformat="j2k", bitspersample=bits, reversible=True
-        )
-    if compression is HT:
-        return imagecodecs.htj2k_encode(pixels, reversible=True)
-    if compression is LS:
-        return imagecodecs.jpegls_encode(pixels)
-    if compression is LL:
-        return imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1, bitspersample=bits)
-    return imagecodecs.jpeg8_encode(pixels, level=95, bitspersample=bits)
 
 
 # JPEG 2000 headers
@@ -374,69 +323,6 @@ def test_every_listed_transfer_syntax_has_a_family_and_others_are_unsupported() 
         with pytest.raises(RejectedInput) as caught:
             compression_of(uid)
         assert caught.value.code == "unsupported_transfer_syntax"
-
-
-# Hostile input
-
-
-DAMAGE = ("codestream_invalid", "codestream_mismatch", "codestream_truncated", "unsupported_codestream")
-
-
-def repaired_or_code(payload: bytes, compression: Compression) -> bytes | str:
-    try:
-        return repair(payload, read_facts(payload, compression))
-    except RejectedInput as reject:
-        return reject.code
-
-
-WHOLE = {c: encoded(c, smooth((40, 33), 12), 12) for c in (J2K, HT, LL, LS, JPEG)}
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(list(WHOLE)), st.data())
-def test_changed_bytes_and_cuts_end_in_facts_or_a_reject(
-    compression: Compression, data: st.DataObject
-) -> None:
-    mutant = bytearray(WHOLE[compression])
-    header_bytes = min(len(mutant), 200)
-    for _ in range(data.draw(st.integers(1, 6))):
-        mutant[data.draw(st.integers(2, header_bytes - 1))] = data.draw(st.integers(0, 255))
-    payload = bytes(mutant[: data.draw(st.integers(0, len(mutant)))])
-    outcome = repaired_or_code(payload, compression)
-    assert outcome in DAMAGE or len(outcome) <= len(payload) + 2
-
-
-@pytest.mark.parametrize(
-    "bomb",
-    [
-        b"\xff\x4f" + siz() + b"\xff\x30" * 2_000_000,
-        b"\xff\x4f" + siz() + b"\xff\x64\x00\x02" * 1_000_000,
-        b"\x00\x00\x00\x0cjP  \r\n\x87\n" + struct.pack(">I4s", 8, b"free") * 500_000,
-        stream(siz(), cod(), parts=part(b"") * 300_000),
-    ],
-)
-def test_endless_markers_are_given_up_within_a_second(bomb: bytes) -> None:
-    before = time.monotonic()
-    assert code_of(bomb) == "codestream_invalid"
-    assert time.monotonic() - before < 1.0
-
-
-def test_endless_jpeg_fill_bytes_and_scans_are_given_up_within_a_second() -> None:
-    before = time.monotonic()
-    assert code_of(b"\xff\xd8" + b"\xff" * 5_000_000, LL) == "codestream_invalid"
-    start = encoded(LL, smooth((8, 8), 8), 8)[:-2]
-    scan = start[start.index(b"\xff\xda") :][:10]
-    assert code_of(start + scan * 100_000, LL) == "codestream_invalid"
-    assert time.monotonic() - before < 1.0
-
-
-@needs_data
-@pytest.mark.parametrize("path", sorted((DATA / "bad_j2k").glob("*")), ids=lambda path: path.name[-40:])
-def test_a_malformed_codestream_ends_in_facts_or_a_reject(path: Path) -> None:
-    payload = path.read_bytes()
-    for compression in (J2K, HT, LL, LS):
-        outcome = repaired_or_code(payload, compression)
-        assert outcome in DAMAGE or len(outcome) <= len(payload) + 2
 
 
 @needs_data
