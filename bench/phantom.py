@@ -14,7 +14,7 @@ import csv
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -156,13 +156,18 @@ def _dicom_spec(spec: PhantomSpec, patient: PatientPlan, image: ImagePlan, pitch
         modality="MG" if spec.full_headers else None,
         pixel_spacing_mm=(pitch_mm, pitch_mm) if machine.tells_spacing else None,
         instance_number=image.image_id,
-        study=f"{spec.seed}/{patient.patient_id}",
-        instance=f"{spec.seed}/{patient.patient_id}/{image.image_id}",
+        study=f"{_named(spec)}/{patient.patient_id}",
+        instance=f"{_named(spec)}/{patient.patient_id}/{image.image_id}",
         full_headers=spec.full_headers,
         boxed=rsna_jpeg_2000,
         codestream_bits=16 if rsna_jpeg_2000 else None,
         elements=_more_elements(spec, patient, machine, uid in LOSSY),
     )
+
+
+def _named(spec: PhantomSpec) -> str:
+    """What UIDs are hashed from: all that decides bytes, so that two specs' files are never one instance."""
+    return repr(replace(spec, workers=1))
 
 
 def _more_elements(

@@ -195,6 +195,7 @@ def _jpeg(pixels: StoredArray, spec: DicomSpec, bits: int) -> bytes:
         return bytes(imagecodecs.jpegls_encode(pixels, level=near))
     precision = spec.codestream_bits or bits
     if uid in LOSSY:
+        precision = 8 if precision <= 8 else 12  # a DCT frame has no other (T.81 table B.2)
         return bytes(imagecodecs.jpeg8_encode(pixels, level=int(spec.quality or 95), bitspersample=precision))
     predictor = spec.predictor or (1 if uid == SYNTAXES["jpeg-lossless-sv1"] else 4)
     return bytes(

@@ -76,9 +76,10 @@ def draw_lesions(
 
 
 def _place(breast: Breast, rng: np.random.Generator) -> Points:
-    """In glandular tissue, most often in the upper outer quadrant."""
-    x = breast.depth_mm * rng.uniform(0.35, 0.72)
-    room = breast.half_width_mm * 0.42
+    """In glandular tissue, most often in the upper outer quadrant; before an implant, not behind it."""
+    front, room = (0.70, 0.25) if breast.implant else (0.35, 0.42)
+    x = breast.depth_mm * rng.uniform(front, front + 0.1 if breast.implant else 0.72)
+    room *= breast.half_width_mm
     y, z = np.clip(rng.normal(0.25, 0.5, 2), -1, 1) * room
     return np.array([[x, y, z]])
 

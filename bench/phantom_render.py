@@ -201,7 +201,8 @@ def _inside(
     """The lesion's place in pixels, drawn towards the middle of the breast until its box is tissue only."""
     row, column = project(exposure.breast, exposure.view, frame.shape, lesion.place)[0] / frame.pitch_mm
     reach = frame.reach_px()
-    aim = (frame.shape.nipple_row_mm / frame.pitch_mm, 0.42 * exposure.breast.depth_mm / frame.pitch_mm)
+    middle = exposure.breast.depth_mm * (0.74 if exposure.breast.implant else 0.42)
+    aim = (frame.shape.nipple_row_mm / frame.pitch_mm, middle / frame.pitch_mm)
     for _ in range(40):
         top, bottom = int(row - half[0]) - 1, int(np.ceil(row + half[0])) + 1
         if top >= 0 and bottom < frame.rows and column - half[1] >= 0:

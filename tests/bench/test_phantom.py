@@ -17,11 +17,11 @@ from pydicom.pixels import pixel_array
 from bench.cli import SYNTAX_NAMES, main
 from bench.phantom import PhantomSpec, generate, render_planned
 from bench.phantom_anatomy import View
-from bench.phantom_dicom import LOSSY, SYNTAXES
+from bench.phantom_dicom import LOSSY, SYNTAXES, DicomSpec, encode
 from bench.phantom_machines import MACHINES, with_syntax
 from bench.phantom_plan import FOLDS, plan, positive_patients
 
-SMALL = PhantomSpec(patients=6, size_factor=0.06, seed=3, positive_rate=0.5)
+SMALL = PhantomSpec(patients=6, size_factor=0.05, seed=3, positive_rate=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_sites_share_no_machine() -> None:
 
 @pytest.mark.parametrize("name", sorted(SYNTAXES))
 def test_every_syntax_holds_the_rendered_pixels(name: str, tmp_path: Path) -> None:
-    spec = PhantomSpec(patients=1, test_patients=0, size_factor=0.03, seed=5, syntax=name)
+    spec = PhantomSpec(patients=1, test_patients=0, size_factor=0.02, seed=5, syntax=name)
     root = generate(tmp_path / "out", spec).out
     patient = plan(spec)[0]
     image = patient.images[1]
@@ -178,6 +178,25 @@ def test_every_syntax_holds_the_rendered_pixels(name: str, tmp_path: Path) -> No
     else:
         rendered = render_planned(spec, patient, image)
         np.testing.assert_array_equal(pixel_array(dataset, raw=True), rendered.pixels)
+
+
+def test_files_of_two_specs_share_no_uid(small: Path, tmp_path: Path) -> None:
+    spec = replace(SMALL, syntax="jpeg-ls", size_factor=0.03, patients=2)
+    one, two = (
+        {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in root.rglob("*.dcm")}
+        for root in (small, generate(tmp_path / "out", spec).out)
+    )
+    assert not one & two
+    assert len(two) == 12
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: str(m.machine_id))
+def test_every_machine_can_write_every_syntax(machine) -> None:
+    for name, uid in SYNTAXES.items():
+        forced = with_syntax(machine, name)
+        pixels = np.arange(64 * 64).reshape(64, 64) % (1 << forced.bits)
+        spec = DicomSpec(transfer_syntax_uid=uid, bits_stored=forced.bits)
+        assert encode(pixels.astype(np.uint8 if forced.bits <= 8 else np.uint16), spec)
 
 
 def test_narrow_syntaxes_scale_windows_with_the_bits() -> None:
