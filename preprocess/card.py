@@ -69,14 +69,19 @@ def card_markdown(dataset: Dataset) -> str:
         rejects=sections.rejects(table),
         formats=[kind.value for kind in config.formats],
         encoding=config.encoding.value,
-        target=next((column for column in columns if column.name == "cancer"), next(iter(columns), None)),
+        target=_target(columns, dataset.manifest.positive_label),
         labels=[_label_line(column, prepared) for column in columns],
-        folds=sections.folds(table),
+        folds=sections.folds(table, dataset.manifest.positive_label),
         columns=COLUMN_MEANINGS.items(),
         whole_frame=int((prepared["roi"] == "whole_frame").sum()),
         burned_in=int((prepared["burned_in_annotation"] == "YES").sum()),
         number=number,
     )
+
+
+def _target(columns: tuple[LabelColumn, ...], positive: str | None) -> LabelColumn | None:
+    """The label that the loading example takes: the one that folds are stratified by, or the first."""
+    return next((column for column in columns if column.name == positive), next(iter(columns), None))
 
 
 def _label_line(column: LabelColumn, prepared: pd.DataFrame) -> LabelLine:

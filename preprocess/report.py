@@ -92,7 +92,7 @@ def render_page(dataset: Dataset, originals: Mapping[str, Thumbnail], run: RunFa
         remarks=sections.remarks(table),
         rejects=sections.rejects(table),
         distributions=(*sections.distributions(table), *_intensities(dataset)),
-        folds=sections.folds(table),
+        folds=sections.folds(table, dataset.manifest.positive_label),
         machines=sections.machines(table, dataset.manifest.positive_label),
         run=run,
         stages=_stages(run),

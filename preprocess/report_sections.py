@@ -190,25 +190,37 @@ def _shrinking(prepared: pd.DataFrame) -> Chart | None:
     return Chart("Reduction", svg, f"median {float(factor.median()):.3g}")
 
 
-def folds(table: pd.DataFrame) -> TableView | None:
-    """Fold balance: patients, images, and positives of each 0/1 label against the whole."""
+def folds(table: pd.DataFrame, label: str | None = None) -> TableView | None:
+    """Fold balance: patients, images, and positives of each 0/1 label against the whole.
+
+    `label` is the one that folds are stratified by: it comes first, and its patients are counted too.
+    """
     prepared = of_status(table, Status.PREPARED)
     if prepared["fold"].dropna().empty:
         return None
     labels = binary_labels(prepared)
-    rows = [_fold_row(f"fold {fold}", rows, prepared, labels) for fold, rows in prepared.groupby("fold")]
-    rows.append(_fold_row("all", prepared, prepared, labels))
+    if label in labels:
+        labels = (label, *(name for name in labels if name != label))
+    else:
+        label = None
+    parts = [(f"fold {fold}", rows) for fold, rows in prepared.groupby("fold")] + [("all", prepared)]
     several = prepared.groupby("patient_id")["fold"].nunique()
+    headers = ["", "patients", "images", "share", *([f"{label} = 1, patients"] if label else [])]
     note = f"{int((several > 1).sum())} patients in more than one fold."
-    return TableView(
-        ("", "patients", "images", "share", *(f"{name} = 1" for name in labels)), tuple(rows), 1, note
-    )
+    rows = [
+        (*_fold_row(name, part, len(prepared), label), *(positives(part[other]) for other in labels))
+        for name, part in parts
+    ]
+    return TableView((*headers, *(f"{name} = 1" for name in labels)), tuple(rows), note=note)
 
 
-def _fold_row(name: str, rows: pd.DataFrame, whole: pd.DataFrame, labels: Sequence[str]) -> tuple[str, ...]:
-    cells = [name, charts.number(rows["patient_id"].nunique()), charts.number(len(rows))]
-    cells.append(f"{100 * len(rows) / len(whole):.1f} %")
-    return (*cells, *(positives(rows[label]) for label in labels))
+def _fold_row(name: str, rows: pd.DataFrame, whole: int, label: str | None) -> tuple[str, ...]:
+    cells = (name, charts.number(rows["patient_id"].nunique()), charts.number(len(rows)))
+    share = f"{100 * len(rows) / whole:.1f} %"
+    if label is None:
+        return (*cells, share)
+    positive = rows.loc[(rows[label] == 1).fillna(False), "patient_id"].nunique()
+    return (*cells, share, charts.number(positive))
 
 
 def positives(values: pd.Series) -> str:

@@ -245,7 +245,7 @@ def test_folds_tell_positives_and_leaks(tmp_path: Path) -> None:
     make_dataset(tmp_path, config())
     text = text_of(write_report(tmp_path).read_text())
     assert "0 patients in more than one fold" in text
-    assert "all 6 24 100.0 % 3 (12.5 %)" in text
+    assert "all 6 24 100.0 % 3 3 (12.5 %)" in text
 
 
 def test_a_damaged_run_json_costs_the_timings_only(tmp_path: Path) -> None:
