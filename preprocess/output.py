@@ -45,9 +45,9 @@ def opened(out: Path, config: ResultConfig, *, overwrite: bool) -> Iterator[None
     try:
         _claim(out, config, overwrite=overwrite)
         yield
+    finally:
         if (out / "manifest.json").exists():
             shutil.rmtree(out / STATE, ignore_errors=True)
-    finally:
         os.close(descriptor)
 
 

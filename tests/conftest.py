@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.phantom import PhantomSpec, generate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real DICOM files from elsewhere, never part of this repository."""
+    folder = Path(os.environ.get("BCD_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "manifest.csv").exists():
+        pytest.skip("no real test data: set BCD_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten small phantom patients and one test patient, RSNA-shaped."""
+    out = tmp_path_factory.mktemp("phantoms") / "data"
+    generate(out, PhantomSpec(patients=10, size_factor=0.12, seed=3))
+    return out
