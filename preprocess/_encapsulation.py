@@ -94,10 +94,10 @@ def encapsulated_frame(
     table, fragments = read_fragments(data, start)
     if not fragments:
         raise _invalid("no fragments")
-    if extended is not None:
-        chosen = [_extended_fragment(extended, fragments, frame)]
-    else:
-        chosen = _frame_fragments(data, table, fragments, (frames, frame))
+    exact = _extended_fragment(extended, fragments, frame) if extended is not None else None
+    if extended is not None and exact is None and frames > 1:
+        raise _invalid("the extended offset table does not point at the frame")
+    chosen = [exact] if exact else _frame_fragments(data, table, fragments, (frames, frame))
     if len(chosen) == 1:
         return data[chosen[0].start : chosen[0].end]
     return b"".join(data[fragment.start : fragment.end] for fragment in chosen)
@@ -174,15 +174,15 @@ def _by_markers(data: bytes, fragments: list[Fragment]) -> list[list[Fragment]]:
     return groups if groups[-1] else groups[:-1]
 
 
-def _extended_fragment(table: OffsetTable, fragments: list[Fragment], frame: int) -> Fragment:
-    """One fragment a frame, its exact length from the table (PS3.3 C.7.6.3.1.8)."""
+def _extended_fragment(table: OffsetTable, fragments: list[Fragment], frame: int) -> Fragment | None:
+    """One fragment a frame, its exact length from the table (PS3.3 C.7.6.3.1.8); None if that is wrong."""
     if frame >= min(len(table.offsets), len(table.lengths)):
-        raise _invalid("the extended offset table has no entry for the frame")
+        return None
     start = fragments[0].start + table.offsets[frame]
     fragment = next((f for f in fragments if f.start == start), None)
     length = table.lengths[frame]
     if fragment is None or not 0 < length <= fragment.end - fragment.start:
-        raise _invalid("the extended offset table does not point at a fragment")
+        return None
     return Fragment(start, start + length)
 
 

@@ -52,7 +52,7 @@ def read_prefix(source: SourceFile, max_bytes: int, wanted: int) -> tuple[bytes,
             else:
                 data = b"" if size > max_bytes else _read(stream, min(size, wanted))
     except (OSError, *ZIP_ERRORS, *URL_ERRORS) as error:
-        raise RejectedInput("unreadable", f"cannot be read ({type(error).__name__})") from error
+        raise RejectedInput("unreadable", f"cannot be read ({type(error).__name__})") from None
     if size > max_bytes:
         raise RejectedInput("file_too_large", f"more than {max_bytes} bytes")
     if len(data) < min(size, wanted):

@@ -156,8 +156,8 @@ def _check_kind(
     """Whether this is an image that somebody may want; its Pixel Data."""
     sop_class = uid(attributes, Tag.SOP_CLASS_UID) or container.media_sop_class_uid
     reject_non_images(attributes, sop_class)
-    modality = (attributes.text(Tag.MODALITY) or "").upper()
-    if config.modality != "any" and modality and modality != config.modality.upper():
+    modality, wanted = (attributes.text(Tag.MODALITY) or "").upper(), config.modality.upper()
+    if modality and wanted not in ("ANY", modality):
         raise RejectedInput("modality", "another modality than the one asked for")
     if header.pixel is None:
         if header.truncated:

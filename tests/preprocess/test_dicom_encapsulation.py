@@ -117,6 +117,14 @@ def test_a_wrong_extended_table_is_refused(table):
     assert refusal(value([], [b"ab", b"cd"]), 2, 1, table) == "invalid_encapsulation"
 
 
+def test_a_wrong_extended_table_does_no_harm_to_a_single_frame():
+    assert encapsulated_frame(value([], [b"ab", b"cd"]), 0, 1, 0, OffsetTable((4,), (2,))) == b"abcd"
+
+
+def test_an_extended_table_takes_the_padding_off():
+    assert encapsulated_frame(value([], [b"abc\0"]), 0, 1, 0, OffsetTable((0,), (3,))) == b"abc"
+
+
 def test_fragments_are_listed_with_their_places():
     table, fragments = read_fragments(b"xx" + value([0, 10], [b"ab", b"cdef"]), 2)
     assert table == (0, 10)

@@ -47,6 +47,7 @@ def everywhere(tmp_path):
         SourceFile("x.dcm", str(path)),
         zipped,
         SourceFile("x.dcm", "memory://c/x.dcm"),
+        SourceFile("x.dcm", f"file://{path}"),
         SourceFile("a.zip::x/y.dcm", "memory://c/a.zip", member="x/y.dcm"),
     )
     _read._cached_archive.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -120,6 +121,16 @@ def agree(instance: Instance, dataset: Dataset) -> None:
         assert (instance.padding.low - dataset.PixelPaddingValue) % 65_536 == 0
     assert instance.modality_transform.slope == (decimals(dataset, "RescaleSlope") or [1])[0]
     assert instance.payload == frame_of(instance, dataset)
+    luts = [item for item in dataset.get("VOILUTSequence") or [] if item.get("LUTData")]
+    assert [lut.entries for lut in instance.voi.luts] == [entries_of(item) for item in luts]
+    modality = [item for item in dataset.get("ModalityLUTSequence") or [] if item.get("LUTData")]
+    lut = instance.modality_transform.lut
+    assert [lut.entries if lut else None] == ([entries_of(item) for item in modality] or [None])
+
+
+def entries_of(item: Dataset) -> tuple[int, ...]:
+    data = item.LUTData
+    return struct.unpack(f"<{len(data) // 2}H", data) if isinstance(data, bytes) else tuple(data)
 
 
 def decimals(dataset: Dataset, keyword: str) -> list[Fraction]:
