@@ -67,10 +67,14 @@ def read_table(path: str, member: str | None = None) -> Table:
 
 
 def stack(name: str, tables: list[Table]) -> Table:
-    """One table below the other; a column that a table lacks is None there."""
+    """One table below the other; a column that a table lacks is None there.
+
+    The order of columns depends on the columns only, that of rows on the order of tables.
+    """
     if len(tables) == 1:
         return tables[0]
-    columns = tuple(dict.fromkeys(column for table in tables for column in table.columns))
+    widest_first = sorted(tables, key=lambda table: (-len(table.columns), table.columns))
+    columns = tuple(dict.fromkeys(column for table in widest_first for column in table.columns))
     rows: list[Row] = []
     for table in tables:
         where = [table.columns.index(c) if c in table.columns else None for c in columns]

@@ -120,6 +120,7 @@ def test_rsna_test_set_has_no_cancer_and_prediction_id_is_no_label(tmp_path: Pat
     assert labels_of(found.sources[0])["cancer"] is None
     assert found.sources[0].identity.split == "test"
     assert "prediction_id" not in levels_of(found)
+    assert found.label_columns == discover([str(tmp_path / "train_images")]).label_columns
     assert found.label_rows_unmatched == 0
 
 
