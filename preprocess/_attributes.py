@@ -161,7 +161,7 @@ class Attributes:
     def of(cls, container: Container, header: Header) -> Attributes:
         """The elements that a walk kept."""
         data, little = container.data, container.encoding.little
-        raw = {
+        raw: dict[BaseTag, DataElement | RawDataElement] = {
             BaseTag(e.tag): RawDataElement(
                 BaseTag(e.tag), e.vr, e.end - e.start, data[e.start : e.end], 0, e.implicit, little
             )
