@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preprocess.records import Reject, ScannedFile, Stage
+from preprocess.errors import Stage
+from preprocess.records import Reject, ScannedFile
 from preprocess.tasks import Probe
 
 

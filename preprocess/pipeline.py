@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from preprocess import dicom, render, roi
 from preprocess.config import BitsOverflow, ResultConfig
 from preprocess.decode import Decoder, coarse_level
-from preprocess.errors import RejectedInput
-from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile, Stage
+from preprocess.errors import RejectedInput, Stage
+from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile
+
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -34,9 +38,12 @@ class Trace:
 
     def outcome(self) -> Prepared | Reject:
         """What came of the input."""
-        outcome = self.prepared or self.reject
-        assert outcome is not None
-        return outcome
+        return self.prepared or self.outcome_reject()
+
+    def outcome_reject(self) -> Reject:
+        """The Reject that the boundary left; there is one wherever a stage did not finish."""
+        assert self.reject is not None
+        return self.reject
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -57,8 +64,7 @@ def prepare(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Prepa
 def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
     """Prepare one input and keep what each stage gave, for `inspect`, timings and the contact sheet."""
     trace = Trace()
-    with boundary(trace, source, config):
-        advance(trace, source, config, decoder)
+    guarded(trace, source, config, partial(advance, trace, source, config, decoder))
     return trace
 
 
@@ -67,7 +73,10 @@ def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Dec
     with trace.timed(Stage.PARSE):
         instance = trace.instance = dicom.parse(source, config)
     with trace.timed(Stage.DECODE):
-        coarse = trace.coarse = decoder.decode(instance, coarse_level(instance))
+        coarse = decoder.decode(instance, coarse_level(instance))
+        if coarse.level and (coarse.pixels == coarse.pixels.flat[0]).all():
+            coarse = decoder.decode(instance, 0)  # blank only if the full image is
+        trace.coarse = coarse
     with trace.timed(Stage.ROI):
         findings = trace.findings = roi.find(coarse, config)
         level = _level(instance, findings, config)
@@ -93,15 +102,14 @@ def _check_overflow(mammogram: Mammogram, config: ResultConfig) -> None:
         )
 
 
-@contextmanager
-def boundary(trace: Trace, source: SourceFile, config: ResultConfig) -> Iterator[None]:
-    """The one boundary that turns anything that goes wrong with one input into a Reject.
+def guarded(trace: Trace, source: SourceFile, config: ResultConfig, work: Callable[[], R]) -> R | None:
+    """The one boundary that turns anything that goes wrong with one input into a Reject (then None).
 
     BaseException, because a Rust decoder's PanicException is not an Exception. The text of an unforeseen
     exception may quote the header, so only its type and place are kept.
     """
     try:
-        yield
+        return work()
     except (KeyboardInterrupt, SystemExit):
         raise
     except RejectedInput as error:
@@ -113,6 +121,7 @@ def boundary(trace: Trace, source: SourceFile, config: ResultConfig) -> Iterator
     except BaseException as error:  # noqa: BLE001 - see the docstring
         message = f"{type(error).__name__} at {_place(error)}"
         trace.reject = _reject(trace, source, config, "internal_error", message)
+    return None
 
 
 def _place(error: BaseException) -> str:

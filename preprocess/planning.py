@@ -19,7 +19,7 @@ from preprocess.labels import join
 from preprocess.plan import ShardPlan, plan_shards, split_ambiguous
 from preprocess.progress import Reporter
 from preprocess.records import LabelColumn, Reject, ScannedFile, SourceFile
-from preprocess.tasks import ProbeTask, ScanTask
+from preprocess.tasks import Probe, ProbeTask, ScanTask
 
 _SCAN_CHUNK = 64
 
@@ -91,7 +91,7 @@ def _resolve(
     reporter.phase("duplicates", sum(map(len, groups)))
     sources = [file.source for group in groups for file in group]
     tasks = (ProbeTask(chunk, request.config.result) for chunk in chunks(sources, 8))
-    probes = {}
+    probes: dict[str, Probe] = {}
     for outcomes in executor.run(tasks):
         probes |= {probe.source.source: probe for probe in outcomes}
         reporter.step(len(outcomes), sum(probe.reject is not None for probe in outcomes))

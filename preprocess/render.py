@@ -56,7 +56,9 @@ def _without_bright_padding(mammogram: Mammogram, findings: Findings) -> StoredP
         return mammogram.pixels
     if mammogram.level:
         raise ValueError("padding that must be replaced is already mixed into a wavelet level")
-    return padding.replace(mammogram.pixels, findings.padding, findings.padding_replacement)
+    pixels, rule = mammogram.pixels, findings.padding
+    value = padding.replacement(pixels, rule, padding.mask(pixels, rule), findings.inverted, mixed=False)
+    return pixels if value is None else padding.replace(pixels, rule, value)
 
 
 def _window(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> tuple[VoiChoice, voi.Table]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from preprocess import dicom, pipeline
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder, Decoder, decoded_sha256
-from preprocess.errors import REJECT_CODES
+from preprocess.errors import REJECT_CODES, Stage
 from preprocess.executors.base import Heartbeat
 from preprocess.identifiers import Pseudonyms
 from preprocess.output import STATE, THUMBNAILS
 from preprocess.plan import ShardPlan
-from preprocess.records import LabelColumn, Prepared, Reject, ScannedFile, SourceFile, Stage
+from preprocess.records import LabelColumn, Prepared, Reject, ScannedFile, SourceFile
 from preprocess.shards import ShardResult, ShardWriter
 from preprocess.thumbnails import make_thumbnail, save
 
@@ -69,10 +70,8 @@ class ScanTask(_SourceTask):
 
     def _scan(self, source: SourceFile) -> ScannedFile | Reject:
         trace = pipeline.Trace()
-        with pipeline.boundary(trace, source, self.config):
-            return dicom.scan(source, self.config)
-        assert trace.reject is not None
-        return trace.reject
+        scanned = pipeline.guarded(trace, source, self.config, partial(dicom.scan, source, self.config))
+        return scanned or trace.outcome_reject()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +96,17 @@ class ProbeTask(_SourceTask):
         if blame is not None:
             return Probe(source, blame.file_sha256 or "", None, blame)
         trace = pipeline.Trace(stage=Stage.DECODE)
-        with pipeline.boundary(trace, source, self.config):
-            trace.instance = dicom.parse(source, self.config)
-            pixels = CpuDecoder().decode(trace.instance).pixels
-            shape = f"{pixels.shape[0]}x{pixels.shape[1]} {pixels.dtype}"
-            return Probe(source, trace.instance.file_sha256, f"{shape} {decoded_sha256(pixels)}")
-        assert trace.reject is not None
-        reject = pipeline.with_file_facts(trace.reject, self.config)
+        probe = pipeline.guarded(trace, source, self.config, partial(self._decode, source))
+        if probe is not None:
+            return probe
+        reject = pipeline.with_file_facts(trace.outcome_reject(), self.config)
         return Probe(source, reject.file_sha256 or "", None, reject)
+
+    def _decode(self, source: SourceFile) -> Probe:
+        instance = dicom.parse(source, self.config)
+        pixels = CpuDecoder().decode(instance).pixels
+        digest = f"{pixels.shape} {pixels.dtype} {decoded_sha256(pixels)}"
+        return Probe(source, instance.file_sha256, digest)
 
 
 @dataclass(frozen=True, slots=True)
