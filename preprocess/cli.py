@@ -99,7 +99,9 @@ def _require_cpu(*, gpu: bool) -> None:
     if gpu:
         from preprocess.doctor import examine
 
-        reasons = "; ".join(check.detail for check in examine("gpu").checks if check.status == "fail")
+        reasons = "; ".join(
+            f"{check.name}: {check.detail}" for check in examine("gpu").checks if check.status == "fail"
+        )
         raise UsageError(f"--gpu cannot work here: {reasons or 'this version has no GPU path yet'}")
 
 
