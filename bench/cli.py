@@ -49,6 +49,12 @@ def main() -> None:
 )
 @click.option("--full-headers", is_flag=True, help="Add modality, view, SOP class and made-up personal data.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Same seed and options, same bytes.")
+@click.option(
+    "--ceiling",
+    default=0,
+    type=click.IntRange(0),
+    help="Breasts to simulate for ceiling.json: AUC of a matched filter that knows each lesion. 0: none.",
+)
 @click.option("--workers", default=1, type=click.IntRange(1), help="Processes; changes no byte.")
 def phantom(out: Path, **options: int | float | str | bool | None) -> None:
     """Write RSNA-shaped synthetic mammograms into the new folder OUT."""
@@ -64,3 +70,7 @@ def phantom(out: Path, **options: int | float | str | bool | None) -> None:
         f"{summary.images} images of {summary.patients} patients ({summary.positive_patients} with cancer, "
         f"{summary.lesions} lesion boxes) in {seconds:.1f} s, {summary.images / seconds:.2f} img/s: {out}"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@
     OUT/train_images/<patient>/<image>.dcm, test_images/…
     OUT/lesions.csv                  lesion boxes in full-size pixels, malignant or not
     OUT/breast_boxes.csv             box of all tissue (pectoral muscle included) of every image
+    OUT/ceiling.json                 if asked for: AUC of an observer that knows every lesion
 
 Bytes depend on the spec alone: every image has its own random generator, seeded by (seed, patient, image).
 """
@@ -11,6 +12,7 @@ Bytes depend on the spec alone: every image has its own random generator, seeded
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +26,7 @@ from bench.phantom_anatomy import Breast, draw_breast
 from bench.phantom_dicom import LOSSY, SYNTAXES, DicomSpec, write_dicom
 from bench.phantom_lesions import Lesion, draw_lesions
 from bench.phantom_machines import Machine
+from bench.phantom_observer import matched_filter_auc
 from bench.phantom_plan import ImagePlan, PatientPlan, PhantomSpec, plan
 from bench.phantom_render import Exposure, RenderedView, render_view
 
@@ -87,6 +90,9 @@ def generate(out: Path, spec: PhantomSpec) -> PhantomSummary:
     lesions = [row for truth in truths for row in truth.lesions]
     _write_table(out / "lesions.csv", LESION_COLUMNS, lesions)
     _write_table(out / "breast_boxes.csv", BREAST_COLUMNS, (truth.breast for truth in truths))
+    if spec.ceiling:
+        ceiling = {"breasts": spec.ceiling, "matched_filter_auc": round(matched_filter_auc(spec), 4)}
+        (out / "ceiling.json").write_text(json.dumps(ceiling) + "\n", encoding="utf-8")
     positive = sum(patient.positive for patient in patients)
     return PhantomSummary(out, len(patients), positive, len(jobs), len(lesions))
 

@@ -44,9 +44,19 @@ class PhantomSpec:
     full_headers: bool = False
     """Modality, view, SOP Class and canaries in place of personal data."""
 
+    ceiling: int = 0
+    """Breasts to estimate the matched filter's AUC from; 0: leave it out."""
+
     def __post_init__(self) -> None:
-        if self.patients < 1 or self.test_patients < 0 or self.workers < 1 or self.seed < 0:
-            raise ValueError("patients and workers must be at least 1, test_patients and seed at least 0")
+        if (
+            self.patients < 1
+            or self.test_patients < 0
+            or self.workers < 1
+            or min(self.seed, self.ceiling) < 0
+        ):
+            raise ValueError(
+                "patients and workers must be at least 1, test_patients, seed, ceiling at least 0"
+            )
         for name in ("positive_rate", "implants", "difficulty"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1")

@@ -5,7 +5,7 @@ No files: `bench.phantom` writes what this module renders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ class LesionBox:
     kind: LesionKind
     malignant: bool
     box: Box
+    centre: tuple[int, int]
+    """Row and column of the pixel that the signal's middle was added to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def render_view(exposure: Exposure, rng: np.random.Generator) -> RenderedView:
     return RenderedView(
         np.rint(stored).astype(np.uint8 if machine.bits <= 8 else np.uint16),
         _mirrored(whole, exposure),
-        tuple(LesionBox(box.kind, box.malignant, _mirrored(box.box, exposure)) for box in boxes),
+        tuple(_mirrored_lesion(lesion, exposure) for lesion in boxes),
         float(tissue.sum() / stored.size),
         frame.pitch_mm,
     )
@@ -185,7 +187,7 @@ def _add_lesion(brightness: Field, lesion: Lesion, exposure: Exposure, frame: _F
     )
     rows, columns = box
     place = Box(rows.start + frame.top, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-    return LesionBox(lesion.kind, lesion.malignant, place)
+    return LesionBox(lesion.kind, lesion.malignant, place, (round(row) + frame.top, round(column)))
 
 
 def _window(shape: tuple[int, ...], row: int, column: int, size: tuple[int, ...]) -> tuple[slice, slice]:
@@ -265,6 +267,14 @@ def _text_picture(text: str, size: int, framed: bool) -> npt.NDArray[np.bool_]:
         for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
             draw.line([(abs(x - arm), y), (x, y), (x, abs(y - arm))], fill=255, width=max(1, size // 16))
     return np.asarray(picture) > 127
+
+
+def _mirrored_lesion(lesion: LesionBox, exposure: Exposure) -> LesionBox:
+    if exposure.laterality != "R":
+        return lesion
+    row, column = lesion.centre
+    centre = (row, exposure.machine.columns - 1 - column)
+    return replace(lesion, box=_mirrored(lesion.box, exposure), centre=centre)
 
 
 def _mirrored(box: Box, exposure: Exposure) -> Box:

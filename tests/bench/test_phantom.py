@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.phantom import PhantomSpec, generate, render_planned
 from bench.phantom_anatomy import View
 from bench.phantom_dicom import LOSSY, SYNTAXES, DicomSpec, encode
 from bench.phantom_machines import MACHINES, with_syntax
+from bench.phantom_observer import matched_filter_auc
 from bench.phantom_plan import FOLDS, plan, positive_patients
 
 SMALL = PhantomSpec(patients=6, size_factor=0.05, seed=3, positive_rate=0.5)
@@ -299,3 +301,41 @@ def test_command_names_every_syntax_and_reports_what_it_wrote(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert "4 images of 1 patients" in result.output
     assert len(list((tmp_path / "out").rglob("*.dcm"))) == 4
+
+
+def test_ceiling_falls_with_difficulty_and_is_far_above_chance() -> None:
+    easy, hard = (
+        matched_filter_auc(PhantomSpec(size_factor=0.1, difficulty=difficulty, ceiling=10, seed=1))
+        for difficulty in (0.0, 1.0)
+    )
+    assert 0.6 < hard < easy <= 1.0
+    assert easy > 0.95
+
+
+def test_ceiling_is_published_where_asked_for(small: Path, tmp_path: Path) -> None:
+    options = ["--patients", "1", "--test-patients", "0", "--size-factor", "0.03", "--ceiling", "2"]
+    assert CliRunner().invoke(main, ["phantom", str(tmp_path / "out"), *options]).exit_code == 0
+    published = json.loads((tmp_path / "out/ceiling.json").read_text())
+    assert published["breasts"] == 2
+    assert 0 <= published["matched_filter_auc"] <= 1
+    assert not (small / "ceiling.json").exists()
+
+
+def test_lesion_is_where_its_centre_is_said_to_be() -> None:
+    spec = PhantomSpec(patients=2, test_patients=0, size_factor=0.15, seed=11, difficulty=0.0)
+    patient = next(p for p in plan(spec) if p.positive)
+    bare = replace(
+        patient,
+        left=replace(patient.left, cancer=False, look_alike=False),
+        right=replace(patient.right, cancer=False, look_alike=False),
+    )
+    for image in patient.images:
+        found = render_planned(spec, patient, image)
+        changed = found.pixels != render_planned(spec, bare, image).pixels
+        for lesion in found.lesions:
+            row, column = lesion.centre
+            box = lesion.box
+            assert box.row <= row < box.row + box.rows
+            assert box.column <= column < box.column + box.columns
+            assert changed[box.row : box.row + box.rows, box.column : box.column + box.columns].mean() > 0.01
+        assert changed.any() == bool(found.lesions)
