@@ -13,7 +13,7 @@ import re
 from fractions import Fraction
 
 from preprocess._attributes import Attributes, Tag
-from preprocess.config import Frames, ResultConfig
+from preprocess.config import BurnedIn, Frames, ResultConfig
 from preprocess.errors import RejectedInput
 from preprocess.records import ImageHeader
 
@@ -41,7 +41,7 @@ def read_image_header(attributes: Attributes, transfer_syntax_uid: str, config: 
 
     Raises:
         RejectedInput: too_many_pixels, color, missing_attribute, invalid_attribute, unsupported_bits,
-            multi_frame, corrupt_header.
+            multi_frame, burned_in_annotation, corrupt_header.
     """
     rows, columns = _size(attributes, config.max_pixels)
     photometric = _photometric(attributes)
@@ -53,7 +53,7 @@ def read_image_header(attributes: Attributes, transfer_syntax_uid: str, config: 
     spacing = _spacing(attributes, frame)
     shape = _code(attributes, Tag.PRESENTATION_LUT_SHAPE)
     intent = _code(attributes, Tag.PRESENTATION_INTENT_TYPE)
-    burned_in = _code(attributes, Tag.BURNED_IN_ANNOTATION)
+    burned_in = _burned_in(attributes, config.burned_in)
     return ImageHeader(
         transfer_syntax_uid=transfer_syntax_uid,
         rows=rows,
@@ -74,8 +74,16 @@ def read_image_header(attributes: Attributes, transfer_syntax_uid: str, config: 
         manufacturer_model_name=_name(attributes, Tag.MANUFACTURER_MODEL_NAME),
         presentation_intent_type=intent if intent in _INTENTS else None,
         has_overlay_in_pixels=_overlay_in_pixels(attributes),
-        burned_in_annotation=burned_in if burned_in in ("YES", "NO") else None,
+        burned_in_annotation=burned_in,
     )
+
+
+def _burned_in(attributes: Attributes, policy: BurnedIn) -> str | None:
+    """YES, NO or None (PS3.3 C.7.6.1); rejected where it is YES and that is not wanted."""
+    value = _code(attributes, Tag.BURNED_IN_ANNOTATION)
+    if value == "YES" and policy is BurnedIn.REJECT:
+        raise RejectedInput("burned_in_annotation", f"{Tag.BURNED_IN_ANNOTATION} is YES")
+    return value if value in ("YES", "NO") else None
 
 
 def _required(attributes: Attributes, tag: Tag) -> int:

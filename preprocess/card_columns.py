@@ -64,4 +64,5 @@ COLUMN_MEANINGS: dict[str, str] = {
     "split": "train or test, where the layout says it",
     "above_bits_stored": "Pixels above Bits Stored that were clamped",
     "duplicate_of": "The source that stays, for a duplicate",
+    "background_blanked": "Whether what lies beside the breast was replaced by fill",
 }

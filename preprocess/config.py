@@ -96,6 +96,20 @@ class BitsOverflow(StrEnum):
     REJECT = "reject"
 
 
+class Background(StrEnum):
+    """What to do with pixels outside the breast."""
+
+    KEEP = "keep"
+    BLANK = "blank"
+
+
+class BurnedIn(StrEnum):
+    """What to do with images that declare burned-in annotation (0028,0301)."""
+
+    KEEP = "keep"
+    REJECT = "reject"
+
+
 class Identifiers(StrEnum):
     """Whether ids, UIDs and sources are kept or replaced by keyed hashes."""
 
@@ -149,6 +163,12 @@ class ResultConfig(_Frozen):
     )
     margin_mm: float = Field(5.0, ge=0, le=100, description="Margin round the breast where spacing is known.")
     margin_px: int = Field(64, ge=0, le=2000, description="Margin in full-size pixels where it is not.")
+    background: Background = Field(
+        Background.KEEP, description="Keep what lies beside the breast, or replace it by fill."
+    )
+    burned_in: BurnedIn = Field(
+        BurnedIn.KEEP, description="Images that declare burned-in annotation (BurnedInAnnotation YES)."
+    )
     orient: Orientation = Field(Orientation.LEFT, description="Side to bring the chest wall to.")
     decode: str = Field("auto", description="auto, full, or a wavelet level by number.")
     decode_margin: float = Field(

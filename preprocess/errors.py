@@ -6,6 +6,7 @@
     ├── RunAborted                aborted          exit 1: the run cannot go on (disk full, OUT vanished)
     │   └── OutputLocked          output_locked    exit 1: another live run writes to OUT
     ├── DatasetDamaged            damaged          a reader found bytes that differ from what was written
+    │   └── DatasetUnreadable     unreadable       the disk failed to give the bytes: they may well be whole
     └── RejectedInput             one input cannot be prepared; becomes a Reject row, never ends a run
             (code is an instance attribute, one of REJECT_CODES)
 
@@ -110,6 +111,11 @@ REJECT_CODES: dict[str, RejectCode] = {
         "Window, VOI LUT or modality LUT cannot be applied (width 0, empty LUT, …).",
         "Use --window minmax or percentile, or correct the header.",
     ),
+    "burned_in_annotation": RejectCode(
+        Stage.PARSE,
+        "Burned In Annotation is YES and --burned-in is reject.",
+        "Leave it out, or use --burned-in keep with --background blank, and look.",
+    ),
     # decode
     "codestream_invalid": RejectCode(
         Stage.DECODE, "The compressed image's own headers are not readable.", "The file is damaged."
@@ -198,6 +204,12 @@ class DatasetDamaged(BcdError):
     """A reader found bytes that are not those that were written."""
 
     code = "damaged"
+
+
+class DatasetUnreadable(DatasetDamaged):
+    """The disk or store failed to give the bytes, which may well be whole: nothing is to be removed for it."""
+
+    code = "unreadable"
 
 
 class RejectedInput(BcdError):

@@ -350,6 +350,8 @@ class Prepared:
     bits: int
     decoded_sha256: str
     pixels_sha256: str
+    background_blanked: bool = False
+    """Whether what lies beside the breast was replaced by fill (--background blank, and a breast found)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from preprocess import padding, voi
+from preprocess import background, padding, voi
 from preprocess.config import ResultConfig
 from preprocess.decode import decoded_sha256
 from preprocess.geometry import fit, pixel_aspect
@@ -29,6 +29,7 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
 
     The letterbox takes the darkest display value of the whole decoded image (after padding is replaced,
     where it must be): padding that stays is darker than everything else, and the two must not show a seam.
+    With --background blank so does what lies beside the breast (background.py).
     Raises RejectedInput invalid_voi, or blank_image where a range is asked for and there is none.
     """
     instance = mammogram.instance
@@ -36,9 +37,11 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
     geometry = fit(findings.box, config.height, config.width, config.orient, pixel_aspect(instance.image))
     choice, table = _window(mammogram, findings, config)
     content = kernels.look_up(_resampled(pixels, geometry, mammogram.level), table)
-    picture = np.full(
-        (config.height, config.width), _darkest(pixels, table), np.uint8 if config.bits == 8 else np.uint16
-    )
+    fill = _darkest(pixels, table)
+    kept = background.kept_of_content(findings, geometry, instance.image, config)
+    if kept is not None:
+        kept.blank(content, fill)
+    picture = np.full((config.height, config.width), fill, np.uint8 if config.bits == 8 else np.uint16)
     _content_of(picture, geometry)[...] = content
     return Prepared(
         mammogram=mammogram,
@@ -48,6 +51,7 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
         bits=config.bits,
         decoded_sha256=decoded_sha256(mammogram.pixels),
         pixels_sha256=decoded_sha256(picture),
+        background_blanked=kept is not None,
     )
 
 

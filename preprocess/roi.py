@@ -181,8 +181,8 @@ def _box(
     if component is None:
         return whole
     top, bottom, first, last = kernels.bounds(component)
-    row_margin = _margin(image.pixel_spacing_row_mm, config)
-    column_margin = _margin(image.pixel_spacing_column_mm, config)
+    row_margin = margin_in_pixels(image.pixel_spacing_row_mm, config)
+    column_margin = margin_in_pixels(image.pixel_spacing_column_mm, config)
     return _clipped(
         whole,
         RoiMethod.BREAST,
@@ -202,7 +202,7 @@ def _clipped(
     return BreastBox(method, top, left, bottom - top, right - left, whole.flipped)
 
 
-def _margin(spacing_mm: float | None, config: ResultConfig) -> int:
+def margin_in_pixels(spacing_mm: float | None, config: ResultConfig) -> int:
     """Margin in full-size pixels, rounded up: margin_mm where the spacing is known, margin_px where not."""
     if spacing_mm is None or not isfinite(spacing_mm) or spacing_mm <= 0:
         return config.margin_px

@@ -85,6 +85,7 @@ class InstanceRow:
     split: str | None = None
     above_bits_stored: int | None = None
     duplicate_of: str | None = None
+    background_blanked: bool | None = None
     labels: tuple[Label, ...] = ()
 
     def values(self) -> dict[str, LabelValue]:
@@ -179,6 +180,7 @@ def prepared_row(prepared: Prepared, *, fold: int, shard: str, shard_row: int) -
         "shard": shard,
         "shard_row": shard_row,
         "pixels_sha256": prepared.pixels_sha256,
+        "background_blanked": prepared.background_blanked,
     }
     return InstanceRow(
         source=instance.source.source,

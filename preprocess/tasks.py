@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from preprocess import dicom, pipeline
-from preprocess.config import ResultConfig
+from preprocess.background import blanked_coarse
+from preprocess.config import Identifiers, ResultConfig
 from preprocess.decode import CpuDecoder, Decoder, decoded_sha256
 from preprocess.errors import REJECT_CODES, Stage
 from preprocess.executors.base import Heartbeat
@@ -146,9 +147,19 @@ class ShardTask(_SourceTask):
         trace = pipeline.steps(source, self.config, decoder)
         for stage, seconds in trace.seconds.items():
             clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
-        if source.source in self.contact and trace.coarse is not None and trace.prepared is not None:
-            assert self.pseudonyms is not None
-            name = self.pseudonyms.source(source.source)
-            picture = make_thumbnail(trace.coarse, trace.prepared.geometry.box, source=name)
-            save(picture, self.out / STATE / THUMBNAILS)
+        if source.source in self.contact and trace.prepared is not None:
+            self._save_original(trace, trace.prepared)
         return trace.outcome()
+
+    def _save_original(self, trace: pipeline.Trace, prepared: Prepared) -> None:
+        """Keep a small original for the contact sheet, under the names and with the parts that OUT may show."""
+        assert self.pseudonyms is not None
+        assert trace.coarse is not None
+        assert trace.findings is not None
+        instance = prepared.mammogram.instance
+        hashed = self.config.identifiers is Identifiers.HASH
+        if hashed and instance.image.burned_in_annotation == "YES":
+            return
+        coarse = blanked_coarse(trace.coarse, trace.findings, self.config)
+        name = self.pseudonyms.source(instance.source.source)
+        save(make_thumbnail(coarse, prepared.geometry.box, source=name), self.out / STATE / THUMBNAILS)

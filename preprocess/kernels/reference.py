@@ -3,6 +3,7 @@
 In and out: as each function says. `cuda.py` exports the same names and must return the same bytes.
 """
 
+from preprocess.kernels._blank import blank
 from preprocess.kernels._mask import (
     border_connected,
     bounds,
@@ -22,6 +23,7 @@ from preprocess.kernels._mask import (
 from preprocess.kernels._resample import block_mean, count_values, look_up, resample, to_index
 
 __all__ = [
+    "blank",
     "block_mean",
     "border_connected",
     "bounds",
