@@ -159,7 +159,10 @@ def verify(
             f" largest difference {comparison.largest_difference}"
             + (f" ({comparison.worst})" if comparison.worst else "")
         )
-        code = 1 if comparison.problems or comparison.largest_difference else 0
+        if not comparison.checked:
+            click.echo("nothing could be compared (pip install 'bcd-mammography[oracle]'?)", err=True)
+        failed = comparison.problems or comparison.largest_difference or not comparison.checked
+        code = 1 if failed else 0
     ctx.exit(code)
 
 
