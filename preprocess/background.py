@@ -6,9 +6,9 @@ Out: Kept: a mask and, for each row and column of a picture, the mask's sample t
 Labels, side markers, rulers and patient data that a machine burned in beside the breast go. What overlaps the
 breast, or touches it so that the mask takes both for one, stays: this is no proof that no text is left.
 
-Only integers: each pixel asks the coarse sample nearest to its centre, in exact rationals (ties: the later
-one), and the mask is dilated before, by the crop's margin or 1/64 of the longer side, whichever is more. So no
-tissue goes that the mask has missed at the skin, where it fades into the background.
+Only integers: each pixel asks the coarse sample nearest to its centre, exactly (ties: the later one), and the
+mask is dilated before, by the crop's margin or 1/64 of the longer side, whichever is more. So no tissue goes
+that the mask has missed at the skin, where it fades into the background.
 """
 
 from __future__ import annotations
@@ -63,14 +63,19 @@ def kept_of_content(
 
 
 def blanked_coarse(coarse: Mammogram, findings: Findings, config: ResultConfig) -> Mammogram:
-    """The coarse image with the same parts blanked, for thumbnails: fill is its darkest-displaying value."""
+    """The coarse image with the same parts blanked, for thumbnails.
+
+    Fill is its darkest-displaying value, or padding that stays, which a wavelet level may overshoot.
+    """
     mask = _grown(findings, coarse.instance.image, config)
     if mask is None:
         return coarse
     pixels = coarse.pixels.copy()
     rows, columns = (np.arange(size, dtype=np.int32) >> findings.grid.shift for size in pixels.shape)
-    fill = pixels.max() if findings.inverted else pixels.min()
-    Kept(mask, rows, columns).blank(pixels, int(fill))
+    fill = int(pixels.max() if findings.inverted else pixels.min())
+    if findings.padding is not None and findings.padding_replacement is None:
+        fill = min(max(fill, findings.padding.low), findings.padding.high)
+    Kept(mask, rows, columns).blank(pixels, fill)
     return Mammogram(coarse.instance, pixels, coarse.level, coarse.decoder, coarse.above_bits_stored)
 
 

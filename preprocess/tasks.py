@@ -152,7 +152,7 @@ class ShardTask(_SourceTask):
         return trace.outcome()
 
     def _save_original(self, trace: pipeline.Trace, prepared: Prepared) -> None:
-        """Keep a small original for the contact sheet, under the names and with the parts that OUT may show."""
+        """Keep a small original for the contact sheet, with the name and the parts that OUT may show."""
         assert self.pseudonyms is not None
         assert trace.coarse is not None
         assert trace.findings is not None

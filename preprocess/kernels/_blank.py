@@ -1,4 +1,4 @@
-"""Reference kernel of `--background blank`: everything outside a mask becomes fill (NumPy: the specification).
+"""Reference kernel of `--background blank`: what is outside a mask becomes fill (NumPy, the specification).
 
 In:  a picture, a mask on a coarser or finer grid, the mask's row and column of each pixel.
 Out: the picture, blanked in place. One comparison a pixel, so a CUDA version is one thread a pixel.
