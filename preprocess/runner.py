@@ -12,16 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from preprocess import output
 from preprocess.discover import contains
-from preprocess.errors import UNCOUNTED_CODES, UsageError
+from preprocess.errors import UNCOUNTED_CODES, BcdError, RunAborted, UsageError
 from preprocess.executors.base import Executor
 from preprocess.executors.local import LocalExecutor
 from preprocess.identifiers import Pseudonyms
+from preprocess.keyring import pseudonyms_of
+from preprocess.leakage import summary as leakage_summary
+from preprocess.locks import Lock
 from preprocess.manifest import finish
+from preprocess.places import Place
 from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Reporter, Silent
@@ -39,7 +43,7 @@ _PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pyarrow", "py
 class RunSummary:
     """What came of a run. found = prepared + rejected + duplicate; other files are `ignored`."""
 
-    out: Path
+    out: Place
     found: int
     ignored: int
     prepared: int
@@ -62,20 +66,21 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     if contains(request.inputs, str(request.out)):
         raise UsageError(f"--out {request.out} lies inside an input; give a folder outside of it")
     output.refuse_foreign(request.out)
-    with LocalExecutor(
-        execution.worker_count(), execution.image_timeout_s, execution.worker_memory
-    ) as executor:
-        if execution.dry_run:
+    workers = partial(
+        LocalExecutor, execution.worker_count(), execution.image_timeout_s, execution.worker_memory
+    )
+    if execution.dry_run:
+        with workers() as executor:
             return _summary(request, make_plan(request, executor, reporter), [], 0, time.monotonic())
-        with output.opened(request.out, result, overwrite=execution.overwrite):
-            return _run(request, executor, reporter)
+    # The lock goes last: no worker of this run writes once another may hold it.
+    with output.opened(request.out, result, overwrite=execution.overwrite) as lock, workers() as executor:
+        return _run(request, executor, lock, reporter)
 
 
-def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSummary:
+def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
+    pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
     plan = make_plan(request, executor, reporter)
-    key_file = output.key_file_of(request.out, request.config.execution.key_file)
-    pseudonyms = Pseudonyms.open(request.config.result.identifiers, key_file)
     done = load_finished(request.out, plan.shards, request.config.result, pseudonyms)
     todo = [shard for shard in plan.shards if shard.name not in done]
     if done:
@@ -84,23 +89,31 @@ def _run(request: RunRequest, executor: Executor, reporter: Reporter) -> RunSumm
     reporter.phase("prepare", sum(len(shard.sources) for shard in todo))
     tasks = _shard_tasks(request, plan, todo, pseudonyms)
     for outcome in executor.run(tasks):
+        lock.check()
         done[outcome.result.name] = outcome.result
         seconds.update(dict(outcome.seconds))
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
         reporter.step(len(outcome.result.rows), bad)
     results = [done[shard.name] for shard in plan.shards]
     rows = [pseudonyms.row(row) for row in _other_rows(plan)]
-    finish(
+    lock.check()
+    manifest = finish(
         request.out,
         results,
         rows,
         config=request.config.result,
         label_columns=plan.label_columns,
         ignored=plan.discovery.ignored,
+        key_check=pseudonyms.check(),
     )
+    if note := leakage_summary(manifest.possible_leakage):
+        reporter.note(note)
     summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
-    _write_run_json(request, summary, started, dict(seconds))
-    write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
+    try:
+        _write_run_json(request, summary, started, dict(seconds))
+        write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
+    except (BcdError, OSError) as error:
+        raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
     return summary
 
 
@@ -162,7 +175,7 @@ def _write_run_json(
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.prepared / max(summary.seconds, 1e-9), 3),
         "workers": request.config.execution.worker_count(),
-        "execution": request.config.execution.model_dump(mode="json"),
+        "execution": request.config.execution.model_dump(mode="json", exclude={"key_file"}),
         "shards_reused": summary.shards_reused,
         "host": {
             "machine": platform.machine(),

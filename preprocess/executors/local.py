@@ -1,76 +1,124 @@
 """Supervised worker processes on this machine.
 
 In:  tasks (see base.py).
-Out: results as they finish. A worker that crashes, hangs or is killed is replaced, its task redone; an
-     item is blamed when a worker died on it twice (an operator's kill -9 must not condemn an innocent),
-     or at once when it exceeded its time.
+Out: results as they finish. A worker that crashes, hangs, starves or is killed is replaced, its task redone.
+
+Nobody is blamed on suspicion (an operator's kill -9 must not condemn an innocent):
+
+    a process ends with an item in hand     the item is tried alone, in a process that has done nothing else
+    … again in that task, or with no item   isolation: every item that was not yet, is tried alone
+    it ends alone too                       the item is to blame; killed from outside: only the second time
+    it passes alone                         what came of it is kept, and the task redone with that
+
+What was SIGKILLed is tried while nothing else runs: whom the kernel kills when memory runs out depends on the
+neighbours, a verdict must not.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import multiprocessing
-import os
-import resource
 import signal
-import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Generic, NoReturn, Self, TypeVar, cast
+from multiprocessing.connection import wait
+from typing import Generic, Self, TypeVar, cast
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Task
+from preprocess.executors.process import Process
+from preprocess.executors.worker import At, Done, Failed, Faulted, Starved
 
 R = TypeVar("R")
 
-DEATHS_BEFORE_BLAME = 2
-DEATHS_WITHOUT_CULPRIT = 3
+OUTSIDE_S = 600.0
+"""A task may spend this long outside its items (in a commit to a slow disk), and a second more per item."""
+_ENDS_AFTER_ISOLATION = 2
+_ENDS_FROM_OUTSIDE = 2
+_ENDS_BEFORE_BEGIN = 3
 _POLL_S = 0.5
-_PR_SET_PDEATHSIG = 1
+_HUNG_UP_S = 5.0
+_FROM_OUTSIDE = frozenset(
+    signal.Signals(number).name for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+)
 
 
 @dataclass(frozen=True, slots=True)
-class At:
-    """Worker → driver: item `index` is in hand from now on."""
+class Cause:
+    """How a process ended: for the item's row, if it is to blame, and in words for the run's record."""
 
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[R]):
-    """Worker → driver: the task's result."""
-
-    result: R
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Worker → driver: the task itself (not one of its items) cannot go on."""
-
+    code: str
     message: str
+    name: str
+
+    @staticmethod
+    def of_exit(status: int | None) -> Cause:
+        """From a process's exit status. The row does not name the signal: that is the heap's mood."""
+        name = f"exit status {status}"
+        if status is not None and status < 0:
+            name = signal.Signals(-status).name
+        if name == "SIGKILL":
+            return Cause("out_of_memory", "its process was killed, alone too", name)
+        return Cause("decoder_crashed", "its process crashed, alone too", name)
+
+
+_LATE = Cause("timeout", "took longer than --image-timeout-s, alone too", "timeout")
+_STARVED = Cause("out_of_memory", "the worker's memory limit was reached", "memory limit")
 
 
 @dataclass(slots=True)
 class Job(Generic[R]):
-    """A task, and what was learnt of it from workers that died."""
+    """A task, and what was learnt of it from processes that ended."""
 
     task: Task[R]
-    deaths: dict[int | None, int] = field(default_factory=dict)
+    tried: set[int] = field(default_factory=set)
+    """Items that were tried alone, or are to be."""
+    waiting: int = 0
+    """Trials that are not over."""
+    unexplained: int = 0
+    """Ends of processes since the last item was blamed."""
+    isolated: bool = False
+    ends: Counter[int | None] = field(default_factory=Counter)
+    """By item in hand, since everything was tried alone."""
+    killed: Counter[int] = field(default_factory=Counter)
+    """Trials that something outside ended."""
+    blamed: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[R]):
+    """What a worker is given: a whole task, or one item of it alone."""
+
+    job: Job[R]
+    alone: int | None = None
+    undisturbed: bool = False
 
 
 @dataclass(slots=True)
 class Worker(Generic[R]):
-    """One live process, the job in its hands and the item it named last."""
+    """One live process, the work in its hands and the item it named last."""
 
-    process: SpawnProcess
-    connection: Connection
-    job: Job[R] | None = None
+    process: Process
+    work: Work[R] | None = None
+    begun: bool = False
     item: int | None = None
     since: float = 0.0
+    verdict: Cause | None = None
+    """Why it ended, if it could still say so."""
+    used: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """What a run's workers went through, for run.json."""
+
+    started: int = 0
+    lost: int = 0
+    tried_alone: int = 0
+    blamed: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    peak_worker_bytes: int = 0
 
 
 class LocalExecutor:
@@ -79,18 +127,22 @@ class LocalExecutor:
     A context manager: idle workers are kept from one `run` to the next and ended on leaving.
     """
 
-    def __init__(self, workers: int, item_timeout_s: float, memory_bytes: int) -> None:
+    def __init__(
+        self, workers: int, item_timeout_s: float, memory_bytes: int, outside_s: float = OUTSIDE_S
+    ) -> None:
         self.workers = workers
         self.item_timeout_s = item_timeout_s
         self.memory_bytes = memory_bytes
+        self.outside_s = max(outside_s, item_timeout_s)
         self.alive: list[Worker[object]] = []
+        self.record = Record()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self.alive:
-            _stop(self.alive.pop())
+            self.alive.pop().process.stop()
 
     def run(self, tasks: Iterable[Task[R]]) -> Iterator[R]:
         """Yield results in the order in which tasks finish; raises RunAborted."""
@@ -102,162 +154,191 @@ class LocalExecutor:
 
 
 class _Supervisor(Generic[R]):
-    """The state of one run: jobs to redo, jobs not begun, the executor's workers."""
+    """The state of one run: what is to be done, by what right, and the executor's workers."""
 
     def __init__(self, executor: LocalExecutor, tasks: Iterable[Task[R]]) -> None:
         self._executor = executor
+        self._record = executor.record
         self._fresh = (Job(task) for task in tasks)
-        self._redo: list[Job[R]] = []
+        self._again: deque[Work[R]] = deque()
+        self._undisturbed: deque[Work[R]] = deque()
         self._workers = cast(list[Worker[R]], executor.alive)
-        self._context = multiprocessing.get_context("spawn")
+        self._still_born = 0
 
     def results(self) -> Iterator[R]:
         """Hand out, listen, replace, until nothing is left."""
         while True:
             self._hand_out()
-            busy = [worker for worker in self._workers if worker.job is not None]
+            busy = self._busy()
             if not busy:
                 return
-            ready = wait([worker.connection for worker in busy], timeout=_POLL_S)
+            ready = wait([worker.process.connection for worker in busy], timeout=_POLL_S)
             for worker in busy:
-                if worker.connection in ready:
-                    yield from _receive(worker)
-            for worker in busy:
-                yield from self._check(worker)
+                if worker.process.connection in ready:
+                    yield from self._listen(worker)
+            for worker in self._busy():
+                if self._is_late(worker):
+                    yield from self._listen(worker)
+                if self._is_late(worker):
+                    self._bury(worker, _LATE)
 
     def release(self) -> None:
-        """End the workers that still have a job in hand (the run was given up)."""
-        for worker in [worker for worker in self._workers if worker.job is not None]:
-            _stop(worker)
-            self._workers.remove(worker)
+        """End the workers that still have work in hand (the run was given up)."""
+        for worker in self._busy():
+            self._remove(worker)
+
+    def _busy(self) -> list[Worker[R]]:
+        return [worker for worker in self._workers if worker.work is not None]
 
     def _hand_out(self) -> None:
-        while True:
-            worker = next((w for w in self._workers if w.job is None), None)
-            if worker is None and len(self._workers) >= self._executor.workers:
+        while len(self._busy()) < self._executor.workers:
+            work = self._next_work()
+            if work is None:
                 return
-            job = self._redo.pop() if self._redo else next(self._fresh, None)
-            if job is None:
-                return
-            worker = worker or self._start()
-            worker.job, worker.item, worker.since = job, None, time.monotonic()
-            with contextlib.suppress(OSError):  # it died idle: found dead by _check, the job redone
-                worker.connection.send(job.task)
+            worker = self._worker_for(work)
+            worker.work, worker.used = work, True
+            worker.begun, worker.item, worker.since = False, None, time.monotonic()
+            task = work.job.task if work.alone is None else work.job.task.alone(work.alone)
+            with contextlib.suppress(OSError):  # it died idle: found out by listening
+                worker.process.connection.send(task)
 
-    def _start(self) -> Worker[R]:
-        ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._executor.memory_bytes, os.getpid())
-        process = self._context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        worker: Worker[R] = Worker(process, ours)
-        self._workers.append(worker)
-        return worker
+    def _next_work(self) -> Work[R] | None:
+        busy = self._busy()
+        if any(worker.work is not None and worker.work.undisturbed for worker in busy):
+            return None
+        if self._again:
+            return self._again.popleft()
+        job = next(self._fresh, None)
+        if job is not None:
+            return Work(job)
+        return self._undisturbed.popleft() if self._undisturbed and not busy else None
 
-    def _check(self, worker: Worker[R]) -> Iterator[R]:
-        """Replace a worker that hangs or is dead; what it said before it died counts."""
-        late = time.monotonic() - worker.since > self._executor.item_timeout_s
-        if worker.job is not None and worker.item is not None and late:
-            self._bury(worker, timed_out=True)
-        elif not worker.process.is_alive():
-            yield from _receive(worker)
-            self._bury(worker, timed_out=False)
+    def _worker_for(self, work: Work[R]) -> Worker[R]:
+        idle = [worker for worker in self._workers if worker.work is None]
+        if work.alone is None and idle:
+            return idle[0]
+        for worker in idle:
+            if not worker.used:
+                return worker
+        if len(self._workers) >= self._executor.workers:
+            self._remove(idle[0])
+        self._record.started += 1
+        started: Worker[R] = Worker(Process(self._executor.memory_bytes))
+        self._workers.append(started)
+        return started
 
-    def _bury(self, worker: Worker[R], *, timed_out: bool) -> None:
-        """Remove a worker; its job, if it had one, is redone without the item to blame."""
-        _stop(worker)
+    def _remove(self, worker: Worker[R]) -> None:
         self._workers.remove(worker)
-        job, item = worker.job, worker.item
-        if job is None:
-            return
-        job.deaths[item] = job.deaths.get(item, 0) + 1
-        self._redo.append(job)
-        if item is None:
-            if job.deaths[None] >= DEATHS_WITHOUT_CULPRIT:
-                raise RunAborted(f"workers die before they begin ({_cause(worker)})")
-        elif timed_out:
-            limit = self._executor.item_timeout_s
-            job.task = job.task.blamed(item, "timeout", f"took longer than {limit:g} s")
-        elif job.deaths[item] >= DEATHS_BEFORE_BLAME:
-            killed = worker.process.exitcode == -signal.SIGKILL
-            code = "out_of_memory" if killed else "decoder_crashed"
-            job.task = job.task.blamed(item, code, f"its process died twice ({_cause(worker)})")
+        worker.process.stop()
 
+    def _is_late(self, worker: Worker[R]) -> bool:
+        if worker.work is None:
+            return False
+        limit = self._executor.item_timeout_s
+        if worker.item is None:
+            limit = self._executor.outside_s + worker.work.job.task.size
+        return time.monotonic() - worker.since > limit
 
-def _receive(worker: Worker[R]) -> Iterator[R]:
-    """Take in all that the worker has said so far."""
-    with contextlib.suppress(EOFError, ConnectionResetError):
-        while worker.job is not None and worker.connection.poll():
-            message = worker.connection.recv()
-            if isinstance(message, At):
-                worker.item, worker.since = message.index, time.monotonic()
-            elif isinstance(message, Failed):
-                raise RunAborted(message.message)
-            elif isinstance(message, Done):
-                worker.job = None
+    def _listen(self, worker: Worker[R]) -> Iterator[R]:
+        """Take in all that the worker has said; bury it if it has hung up."""
+        try:
+            while worker.work is not None and worker.process.connection.poll():
+                yield from self._heed(worker, worker.process.connection.recv())
+        except (EOFError, OSError):  # at a message's end, or in the middle of one
+            status = worker.process.stop(grace_s=_HUNG_UP_S)
+            self._bury(worker, worker.verdict or Cause.of_exit(status))
+
+    def _heed(self, worker: Worker[R], message: object) -> Iterator[R]:
+        work = worker.work
+        assert work is not None
+        if isinstance(message, At):
+            self._still_born = 0
+            worker.begun, worker.item, worker.since = True, message.index, time.monotonic()
+        elif isinstance(message, Failed):
+            raise RunAborted(message.message)
+        elif isinstance(message, Starved):
+            worker.verdict = _STARVED
+        elif isinstance(message, Faulted):
+            if worker.item is None:
+                raise RunAborted(f"internal fault: {message.message}")
+            worker.verdict = Cause("internal_error", message.message, "fault")
+        elif isinstance(message, Done):
+            self._record.peak_worker_bytes = max(self._record.peak_worker_bytes, message.peak_bytes)
+            worker.work = None
+            if work.alone is None:
                 yield message.result
+            else:
+                work.job.task = work.job.task.knowing(work.alone, message.result)
+                self._trial_is_over(work.job)
 
+    def _bury(self, worker: Worker[R], cause: Cause) -> None:
+        """Remove a worker; see to it that its work is done without the item to blame, if there is one."""
+        self._remove(worker)
+        self._record.lost += 1
+        self._record.causes[cause.name] += 1
+        work = worker.work
+        assert work is not None
+        if not worker.begun:
+            self._still_born += 1
+            if self._still_born >= _ENDS_BEFORE_BEGIN:
+                raise RunAborted(f"workers end before they begin ({cause.name})")
+            self._again.append(work)
+        elif work.alone is not None:
+            self._trial_failed(work, work.alone, cause)
+        elif cause.code == "internal_error" and worker.item is not None:
+            self._blame(work.job, worker.item, cause)
+            self._again.append(Work(work.job))
+        else:
+            self._suspect(work.job, worker.item, cause)
 
-def _cause(worker: Worker[R]) -> str:
-    code = worker.process.exitcode
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return f"exit status {code}"
+    def _suspect(self, job: Job[R], item: int | None, cause: Cause) -> None:
+        """A whole task's process ended: try alone whoever comes into question, or redo it."""
+        if item is not None and item in job.blamed:  # not even its file can be looked at
+            self._blame(job, item, cause)
+        job.unexplained += 1
+        suspects: set[int] = set()
+        if job.unexplained == 1:
+            suspects = {item} - job.tried if item is not None else set()
+        elif not job.isolated:
+            job.isolated = True
+            suspects = set(range(job.task.size)) - job.tried
+        else:
+            self._suspect_after_isolation(job, item, cause)
+        job.tried |= suspects
+        job.waiting = len(suspects)
+        undisturbed = cause.name == "SIGKILL"
+        queue = self._undisturbed if undisturbed else self._again
+        queue.extend(Work(job, index, undisturbed) for index in sorted(suspects))
+        if not suspects:
+            self._again.append(Work(job))
 
-
-def _stop(worker: Worker[R]) -> None:
-    if worker.process.is_alive():
-        worker.process.kill()
-    worker.process.join()
-    worker.connection.close()
-
-
-def _work(connection: Connection, memory_bytes: int, driver: int) -> None:
-    """A worker's life: receive a task, run it, say the result."""
-    _settle(memory_bytes, driver)
-    while True:
-        try:
-            task = connection.recv()
-        except (EOFError, OSError):
-            return  # the driver is gone
-        try:
-            connection.send(Done(task.run(lambda index: connection.send(At(index)))))
-        except (BrokenPipeError, ConnectionResetError):
+    def _suspect_after_isolation(self, job: Job[R], item: int | None, cause: Cause) -> None:
+        job.ends[item] += 1
+        if job.ends[item] < _ENDS_AFTER_ISOLATION:
             return
-        except (OSError, RunAborted, MemoryError) as error:
-            _give_up(connection, _explain(error))
-        except BaseException as error:  # noqa: BLE001 - said to the driver, which ends the run with it
-            _give_up(connection, f"internal fault: {type(error).__name__}: {error}")
+        if item is None:
+            raise RunAborted(f"workers end outside of any image ({cause.name})")
+        self._blame(job, item, cause)
 
+    def _trial_failed(self, work: Work[R], index: int, cause: Cause) -> None:
+        work.job.killed[index] += 1
+        if cause.name in _FROM_OUTSIDE and work.job.killed[index] < _ENDS_FROM_OUTSIDE:
+            again = Work(work.job, index, undisturbed=True)
+            self._undisturbed.append(again)
+            return
+        self._blame(work.job, index, cause)
+        self._trial_is_over(work.job)
 
-def _give_up(connection: Connection, message: str) -> NoReturn:
-    with contextlib.suppress(OSError):
-        connection.send(Failed(message))
-    sys.exit(1)
+    def _trial_is_over(self, job: Job[R]) -> None:
+        self._record.tried_alone += 1
+        job.waiting -= 1
+        if not job.waiting:
+            self._again.append(Work(job))
 
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return (
-            f"cannot write the dataset: {os.strerror(error.errno) if error.errno else type(error).__name__}"
-        )
-    return str(error) or "the worker's memory limit was reached between images"
-
-
-def _settle(memory_bytes: int, driver: int) -> None:
-    """Die with the driver, leave Ctrl-C to it, stay within the memory limit, write no core files."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != driver:  # it died before prctl took effect
-            os._exit(1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _address_space() + memory_bytes
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-
-
-def _address_space() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[0]) * resource.getpagesize()
+    def _blame(self, job: Job[R], index: int, cause: Cause) -> None:
+        self._record.blamed[cause.code] += 1
+        job.unexplained = 0
+        job.ends.clear()
+        job.blamed.add(index)
+        job.tried.add(index)
+        job.task = job.task.blamed(index, cause.code, cause.message)
