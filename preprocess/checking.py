@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess import pipeline
-from preprocess.config import Identifiers, ResultConfig
+from preprocess.config import ResultConfig
 from preprocess.discover import discover
-from preprocess.errors import UsageError
-from preprocess.identifiers import Pseudonyms
+from preprocess.keyring import pseudonyms_of
 from preprocess.manifest import read_manifest
 from preprocess.oracle import OracleDecoder
-from preprocess.output import key_file_of
 from preprocess.records import Prepared, SourceFile
 from preprocess.verify import SourceReport, verify_source
 
@@ -31,12 +29,7 @@ def compare_with_source(
         DatasetDamaged: the dataset cannot be read.
     """
     config = ResultConfig.model_validate(read_manifest(out).config)
-    pseudonyms = Pseudonyms()
-    if config.identifiers is Identifiers.HASH:
-        key = key_file_of(out, key_file)
-        if not key.exists():
-            raise UsageError(f"{key} is needed to find the inputs of a dataset with hashed identifiers")
-        pseudonyms = Pseudonyms.open(config.identifiers, key)
+    pseudonyms = pseudonyms_of(out, config, key_file, reading=True)
 
     def prepare(source: SourceFile) -> Prepared:
         trace = pipeline.Trace()
