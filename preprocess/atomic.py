@@ -3,6 +3,8 @@
 In:  bytes for a path under OUT.
 Out: the file under its final name, or nothing. Every write of shards, journals and manifests goes through
      here, so that tests can make the disk fail in one place. I/O errors become RunAborted.
+
+In an object store a PUT is atomic by itself: the bytes gather in an unnamed local file (in TMPDIR) first.
 """
 
 from __future__ import annotations
@@ -13,24 +15,33 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from preprocess.errors import RunAborted
+from preprocess.places import Place, RemotePath, files_below, store_of
 
 TEMPORARY_SUFFIX = ".tmp"
 """Temporary files end so; whatever does is nobody's data."""
 
 
 @contextlib.contextmanager
-def aborting_on_io_error(path: Path) -> Iterator[None]:
+def aborting_on_io_error(path: Place) -> Iterator[None]:
     """Turn an OSError on `path` into RunAborted, which names the errno and the file, nothing else."""
     try:
         yield
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "unknown")
-        raise RunAborted(f"{name} on {path.name}: {os.strerror(error.errno or 0)}") from error
+        raise RunAborted(f"{path.name}: {describe(error)}") from error
+
+
+def describe(error: OSError) -> str:
+    """An I/O error in words, without the paths that its own text may quote."""
+    if not error.errno:
+        return type(error).__name__
+    return f"{os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
 
 
 def is_temporary(name: str) -> bool:
@@ -38,22 +49,19 @@ def is_temporary(name: str) -> bool:
     return name.endswith(TEMPORARY_SUFFIX)
 
 
-class TemporaryFile(io.RawIOBase):
-    """A file being written beside its final place; counts its bytes and hashes them on the way.
+class NewFile(io.RawIOBase):
+    """A file being written; counts its bytes and hashes them on the way.
 
     `commit()` makes it durable under its final name, `discard()` removes it. Until one of them is called the
-    final name is untouched. Raises RunAborted on I/O errors. A killed process leaves the temporary file.
+    final name is nobody's data. Raises RunAborted on I/O errors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place, descriptor: int) -> None:
         super().__init__()
-        self.path = path
         self.size = 0
+        self._place = path
         self._hash = hashlib.sha256()
-        self._temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-        with aborting_on_io_error(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._descriptor = descriptor
         self._pending = True
 
     def __enter__(self) -> Self:
@@ -71,7 +79,7 @@ class TemporaryFile(io.RawIOBase):
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
         if not self._pending:
             return len(view)
-        with aborting_on_io_error(self.path):
+        with aborting_on_io_error(self._place):
             _write_all(self._descriptor, view)
         self._hash.update(view)
         self.size += len(view)
@@ -89,12 +97,40 @@ class TemporaryFile(io.RawIOBase):
         """Nothing: pyarrow closes its sinks before we decide; only commit and discard end the file."""
 
     def park(self) -> None:
+        """Put the finished file in safety and close it; it is not committed yet."""
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """Make the file durable under its final name."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Remove the file if it was not committed. Never raises for a file that is gone."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)  # closed even if this fails
+
+
+class TemporaryFile(NewFile):
+    """A new file in a folder: beside its final place, under a temporary name that a killed process leaves."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+        with aborting_on_io_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        super().__init__(path, descriptor)
+
+    def park(self) -> None:
         """Flush the finished file to disk and close it, still under its temporary name."""
         with aborting_on_io_error(self.path):
             if self._descriptor >= 0:
                 _fsync(self._descriptor)
-                os.close(self._descriptor)
-                self._descriptor = -1
+                self._close()
 
     def commit(self) -> None:
         """Make the file durable under its final name. The directory is fsynced too."""
@@ -106,41 +142,96 @@ class TemporaryFile(io.RawIOBase):
 
     def discard(self) -> None:
         """Remove the temporary file if it was not committed. Never raises for a file that is gone."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = -1
+        with contextlib.suppress(OSError):
+            self._close()
         if self._pending:
             self._pending = False
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+class Upload(NewFile):
+    """A new object: it becomes visible whole, by one PUT, when it is parked or committed.
+
+    The local file that gathers its bytes has no name, so nothing is left of it whatever happens.
+    """
+
+    def __init__(self, path: RemotePath) -> None:
+        self.path = path
+        self._sent = False
+        with aborting_on_io_error(path), tempfile.TemporaryFile(buffering=0) as spool:
+            descriptor = os.dup(spool.fileno())
+        super().__init__(path, descriptor)
+
+    def park(self) -> None:
+        """Send the object. Without a journal or manifest that names it, it is nobody's data."""
+        if not self._sent:
+            with aborting_on_io_error(self.path), store_of(self.path) as (store, name):
+                store.put_file(f"/proc/self/fd/{self._descriptor}", name)
+            self._sent = True
+            with contextlib.suppress(OSError):
+                self._close()
+
+    def commit(self) -> None:
+        """Send the object unless it was parked."""
+        self.park()
+        self._pending = False
+
+    def discard(self) -> None:
+        """Remove the object if it was parked but not committed."""
+        with contextlib.suppress(OSError):
+            self._close()
+        if self._pending and self._sent:
+            with contextlib.suppress(RunAborted):
+                remove_file(self.path)
+        self._pending = False
+
+
+def new_file(path: Place) -> NewFile:
+    """Begin a file at its place. Raises RunAborted."""
+    return TemporaryFile(path) if isinstance(path, Path) else Upload(path)
+
+
+def write_atomically(path: Place, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file, the new one, never a part."""
-    with TemporaryFile(path) as file:
+    with new_file(path) as file:
         file.write(data)
         file.commit()
 
 
-def remove_file(path: Path) -> None:
+def remove_file(path: Place) -> None:
     """Remove `path` durably; a file that is already gone is fine."""
-    with aborting_on_io_error(path):
-        path.unlink(missing_ok=True)
-        if path.parent.is_dir():
+    with aborting_on_io_error(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if isinstance(path, Path):
+            path.unlink()
             sync_directory(path.parent)
+        else:
+            with store_of(path) as (store, name):
+                store.rm_file(name)
 
 
-def clean_leftovers(out: Path) -> None:
+def remove_folder(folder: Place) -> None:
+    """Remove a folder as far as possible: for what does no harm if it stays."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError, RunAborted):
+        for path in files_below(folder):
+            remove_file(path)
+
+
+def clean_leftovers(out: Place) -> None:
     """Remove temporary files that killed workers left under `out`. Only while nobody writes there."""
     with aborting_on_io_error(out):
-        leftovers = [path for path in out.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file()]
+        leftovers = [path for path in files_below(out) if is_temporary(path.name)]
     for path in leftovers:
         remove_file(path)
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(directory: Place) -> None:
     """Flush a directory's entries to disk, so that a rename in it survives power loss."""
+    if not isinstance(directory, Path):
+        return  # a store that has taken an object has it
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _fsync(descriptor)

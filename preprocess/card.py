@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 import pandas as pd
@@ -19,6 +18,7 @@ from preprocess.atomic import write_atomically
 from preprocess.card_columns import COLUMN_MEANINGS
 from preprocess.config import Format
 from preprocess.errors import REJECT_CODES, UNCOUNTED_CODES
+from preprocess.places import Place, plain_name
 from preprocess.records import LabelColumn, Status
 from preprocess.report_charts import number
 from preprocess.report_data import Dataset
@@ -37,7 +37,7 @@ class LabelLine:
     positives: str
 
 
-def write_card(dataset: Dataset) -> Path:
+def write_card(dataset: Dataset) -> Place:
     """Write OUT/dataset_card.md atomically and return its path."""
     path = dataset.out / "dataset_card.md"
     write_atomically(path, card_markdown(dataset).encode("utf-8"))
@@ -58,7 +58,7 @@ def card_markdown(dataset: Dataset) -> str:
     prepared = sections.of_status(table, Status.PREPARED)
     columns = dataset.manifest.label_columns()
     return environment.get_template("dataset_card.md.j2").render(
-        name=dataset.out.resolve().name,
+        name=plain_name(dataset.out),
         front_matter=_front_matter(dataset, len(prepared)),
         config=config,
         config_fields=sorted(config.model_dump(mode="json").items()),
@@ -93,7 +93,7 @@ def _label_line(column: LabelColumn, prepared: pd.DataFrame) -> LabelLine:
 
 def _front_matter(dataset: Dataset, images: int) -> str:
     document: dict[str, object] = {
-        "pretty_name": dataset.out.resolve().name,
+        "pretty_name": plain_name(dataset.out),
         "license": "other",
         "task_categories": ["image-classification"],
         "tags": ["medical", "mammography", "breast-cancer", "dicom", "bcd-prep"],

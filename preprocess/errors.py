@@ -207,7 +207,7 @@ class DatasetDamaged(BcdError):
 
 
 class DatasetUnreadable(DatasetDamaged):
-    """The disk or store failed to give the bytes, which may well be whole: nothing is to be removed for it."""
+    """The disk or store failed to give the bytes, which may well be whole."""
 
     code = "unreadable"
 

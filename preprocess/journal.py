@@ -2,6 +2,8 @@
 
 In:  OUT as a finished, interrupted or killed run left it, and the plans of now.
 Out: results of the shards that need not be done again; everything else of ours is removed.
+
+A disk or store that fails to answer ends the run (RunAborted): nothing is removed on its word.
 """
 
 from __future__ import annotations
@@ -9,14 +11,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file, write_atomically
+from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file
 from preprocess.config import ResultConfig
-from preprocess.errors import DatasetDamaged, UsageError
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, UsageError
 from preprocess.identifiers import Pseudonyms
-from preprocess.manifest import INSTANCES, JOURNALS, MANIFEST, read_manifest, read_rows
+from preprocess.manifest import (
+    JOURNALS,
+    MANIFEST,
+    Manifest,
+    files_are_there,
+    journal_of,
+    read_manifest,
+    read_rows,
+    reopen,
+)
+from preprocess.places import Place, files_below, name_below, read_bytes, size_of
 from preprocess.plan import ShardPlan
 from preprocess.results import ShardResult, storable_text
 
@@ -34,13 +46,8 @@ def shard_key(plan: ShardPlan, config: ResultConfig, pseudonyms: Pseudonyms) -> 
     return hashlib.sha256(pseudonyms.key + key.encode()).hexdigest()
 
 
-def write_journal(out: Path, result: ShardResult) -> None:
-    """Say that a shard is finished. Raises RunAborted."""
-    write_atomically(_journal(out, result.name), result.to_json())
-
-
 def load_finished(
-    out: Path, plans: Sequence[ShardPlan], config: ResultConfig, pseudonyms: Pseudonyms | None = None
+    out: Place, plans: Sequence[ShardPlan], config: ResultConfig, pseudonyms: Pseudonyms | None = None
 ) -> dict[str, ShardResult]:
     """Finished shards by name: those whose key matches and whose files are there with the right size.
 
@@ -48,46 +55,46 @@ def load_finished(
     workers left. A complete dataset whose shards are not those of the plans loses its manifest first, so that
     it never claims to be complete. Only while no other run writes to OUT.
     """
-    if not out.is_dir():
-        return {}
     clean_leftovers(out)
     pseudonyms = pseudonyms or Pseudonyms()
     keys = {plan.name: shard_key(plan, config, pseudonyms) for plan in plans}
-    complete = (out / MANIFEST).exists()
-    results = _of_manifest(out, plans, keys, pseudonyms) if complete else _of_journals(out)
-    finished = {r.name: r for r in results if keys.get(r.name) == r.key and _files_are_there(out, r)}
-    if complete and len(finished) == len(plans) == _shard_count(out):
-        return finished
-    if complete:
-        _take_apart(out, finished.values())
+    with aborting_on_io_error(out / MANIFEST):
+        complete = size_of(out / MANIFEST) is not None
+    manifest = _manifest_of(out) if complete else None
+    results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else []
+    results = results if complete else _of_journals(out)
+    finished = {r.name: r for r in results if keys.get(r.name) == r.key and files_are_there(out, r)}
+    if not (manifest and len(finished) == len(plans) == len(manifest.shards)):
+        reopen(out, finished.values())
     _remove_stale(out, finished)
     return {name: finished[name] for name in keys if name in finished}
 
 
-def _shard_count(out: Path) -> int:
-    return len(read_manifest(out).shards)
-
-
-def _journal(out: Path, name: str) -> Path:
-    return out / JOURNALS / f"{name}.json"
-
-
-def _of_journals(out: Path) -> list[ShardResult]:
+def _of_journals(out: Place) -> list[ShardResult]:
     results = []
-    for path in sorted((out / JOURNALS).glob("*/*.json")):
+    for path in _journals(out):
         with contextlib.suppress(DatasetDamaged), aborting_on_io_error(path):
-            result = ShardResult.from_json(path.read_bytes())
-            if _journal(out, result.name) == path:
+            result = ShardResult.from_json(read_bytes(path))
+            if journal_of(out, result.name) == path:
                 results.append(result)
     return results
 
 
+def _manifest_of(out: Place) -> Manifest | None:
+    """The manifest; None if it is damaged or of another version."""
+    try:
+        return read_manifest(out)
+    except DatasetUnreadable as error:
+        raise RunAborted(str(error)) from error
+    except (DatasetDamaged, UsageError):
+        return None
+
+
 def _of_manifest(
-    out: Path, plans: Sequence[ShardPlan], keys: dict[str, str], pseudonyms: Pseudonyms
+    out: Place, manifest: Manifest, plans: Sequence[ShardPlan], keys: dict[str, str], pseudonyms: Pseudonyms
 ) -> list[ShardResult]:
     """Results of a complete dataset's shards that are as planned; none if it is damaged."""
     try:
-        manifest = read_manifest(out)
         rows = {row.source: row for row in read_rows(out, manifest.label_columns())}
         shards = {shard.name: shard for shard in manifest.shards if keys.get(shard.name) == shard.key}
         names = {p.name: [pseudonyms.source(storable_text(s.source)) for s in p.sources] for p in plans}
@@ -97,40 +104,30 @@ def _of_manifest(
             )
             for s in shards.values()
         ]
-    except (DatasetDamaged, UsageError, KeyError):
+    except DatasetUnreadable as error:
+        raise RunAborted(str(error)) from error
+    except (DatasetDamaged, KeyError):
         return []
 
 
-def _files_are_there(out: Path, result: ShardResult) -> bool:
+def _journals(out: Place) -> list[Place]:
     with aborting_on_io_error(out):
-        paths = [(out / file.path, file.bytes) for file in result.files]
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+        return [path for path in files_below(out / JOURNALS) if path.name.endswith(".json")]
 
 
-def _take_apart(out: Path, keep: Iterable[ShardResult]) -> None:
-    """Turn a complete dataset into an unfinished one: journals first, then the manifest goes."""
-    for result in keep:
-        write_journal(out, result)
-    remove_file(out / MANIFEST)
-    remove_file(out / INSTANCES)
-
-
-def _remove_stale(out: Path, finished: dict[str, ShardResult]) -> None:
-    journals = {_journal(out, name) for name in finished}
-    for path in sorted((out / JOURNALS).glob("*/*.json")):
+def _remove_stale(out: Place, finished: dict[str, ShardResult]) -> None:
+    journals = {journal_of(out, name) for name in finished}
+    for path in _journals(out):
         if path not in journals:
             remove_file(path)
     wanted = {file.path for result in finished.values() for file in result.files}
-    for path in _data_files(out):
-        if path.relative_to(out).as_posix() not in wanted:
-            remove_file(path)
-    _remove_empty_folders(out)
-
-
-def _data_files(out: Path) -> Iterator[Path]:
-    for path in sorted([*out.glob("fold=*/*"), *out.glob("images/*/*")]):
-        if _DATA_FILE.fullmatch(path.relative_to(out).as_posix()):
-            yield path
+    with aborting_on_io_error(out):
+        names = [name_below(out, path) for path in files_below(out)]
+    for name in names:
+        if _DATA_FILE.fullmatch(name) and name not in wanted:
+            remove_file(out / name)
+    if isinstance(out, Path):
+        _remove_empty_folders(out)
 
 
 def _remove_empty_folders(out: Path) -> None:

@@ -8,20 +8,27 @@ Out: instances.parquet, then, last and atomically, manifest.json: its presence s
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from preprocess.atomic import TemporaryFile, clean_leftovers, write_atomically
+from preprocess.atomic import (
+    aborting_on_io_error,
+    clean_leftovers,
+    remove_file,
+    remove_folder,
+    write_atomically,
+)
 from preprocess.config import SCHEMA_VERSION, ResultConfig
-from preprocess.errors import DatasetDamaged, RunAborted, UsageError
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, UsageError
 from preprocess.images import SHARD_COLUMNS
+from preprocess.leakage import LeakageGroup, find_leakage
 from preprocess.parquet import read_instances, write_instances
+from preprocess.places import Place, read_bytes, size_of
 from preprocess.plan import is_positive, positive_label, utf8_key
 from preprocess.records import Label, LabelColumn, LabelLevel, LabelValue, Status
 from preprocess.results import PixelStatistics, ShardFile, ShardResult, canonical_json, storable
@@ -112,6 +119,10 @@ class Manifest(_Frozen):
     folds: tuple[FoldEntry, ...]
     shards: tuple[ShardEntry, ...]
     statistics: StatisticsEntry
+    possible_leakage: tuple[LeakageGroup, ...]
+    """The same pixels under several patients."""
+    identifiers_key_check: str | None
+    """Tells the key of --identifiers hash from others; None with keep."""
     rows_sha256: str
     """Over all rows of instances.parquet without `decoder`, in source order."""
 
@@ -133,15 +144,19 @@ class Manifest(_Frozen):
 
 
 def finish(
-    out: Path,
+    out: Place,
     results: Sequence[ShardResult],
     other_rows: Iterable[InstanceRow],
     *,
     config: ResultConfig,
     label_columns: Sequence[LabelColumn] = (),
     ignored: int = 0,
+    key_check: str | None = None,
 ) -> Manifest:
     """Write instances.parquet, then manifest.json, then drop the journals. All workers are done by now.
+
+    Where both are there already, nothing is written; where they change, the journals come first, so that
+    nothing is lost in between.
 
     `other_rows` (inputs in no shard) have gone through Pseudonyms.row, as the shards' rows have.
 
@@ -153,32 +168,70 @@ def finish(
     if len({row.source for row in rows}) != len(rows):
         raise RunAborted("a source has two rows: the accounting of inputs is broken")
     clean_leftovers(out)
-    manifest = _manifest(rows, results, config, tuple(label_columns), ignored)
-    with TemporaryFile(out / INSTANCES) as file:
-        write_instances(cast(BinaryIO, file), rows, label_columns)
-        file.commit()
-    write_atomically(out / MANIFEST, manifest.to_bytes())
-    shutil.rmtree(out / JOURNALS, ignore_errors=True)
+    manifest = _manifest(rows, results, config, tuple(label_columns), ignored, key_check)
+    table = io.BytesIO()
+    write_instances(table, rows, label_columns)
+    if not (_holds(out / MANIFEST, manifest.to_bytes()) and _holds(out / INSTANCES, table.getvalue())):
+        reopen(out, results)
+        write_atomically(out / INSTANCES, table.getvalue())
+        write_atomically(out / MANIFEST, manifest.to_bytes())
+    remove_folder(out / JOURNALS)
     return manifest
 
 
-def read_manifest(out: Path) -> Manifest:
+def require_files(out: Place, results: Iterable[ShardResult]) -> None:
+    """Raise RunAborted if a finished shard is not there any more: somebody removed it during the run."""
+    for result in results:
+        if not files_are_there(out, result):
+            raise RunAborted(f"{result.name} was finished, but is not there any more")
+
+
+def _holds(path: Place, data: bytes) -> bool:
+    with aborting_on_io_error(path):
+        return size_of(path) == len(data) and read_bytes(path) == data
+
+
+def reopen(out: Place, keep: Iterable[ShardResult]) -> None:
+    """Turn a complete dataset into an unfinished one: journals first, then the manifest goes."""
+    with aborting_on_io_error(out / MANIFEST):
+        if size_of(out / MANIFEST) is None:
+            return
+    for result in keep:
+        write_journal(out, result)
+    remove_file(out / MANIFEST)
+    remove_file(out / INSTANCES)
+
+
+def files_are_there(out: Place, result: ShardResult) -> bool:
+    """True if all of a shard's files are there and have the right size. Raises RunAborted."""
+    with aborting_on_io_error(out):
+        return all(size_of(out / file.path) == file.bytes for file in result.files)
+
+
+def journal_of(out: Place, name: str) -> Place:
+    """Where a shard's journal lies."""
+    return out / JOURNALS / f"{name}.json"
+
+
+def write_journal(out: Place, result: ShardResult) -> None:
+    """Say that a shard is finished. Raises RunAborted."""
+    write_atomically(journal_of(out, result.name), result.to_json())
+
+
+def read_manifest(out: Place) -> Manifest:
     """Read and check manifest.json.
 
     Raises:
         UsageError: there is none, or it has another schema version.
-        DatasetDamaged: it is not what was written.
+        DatasetDamaged: it is not what was written, or cannot be read (DatasetUnreadable).
     """
     try:
-        data = (out / MANIFEST).read_bytes()
+        data = read_bytes(out / MANIFEST)
     except FileNotFoundError:
         raise UsageError(f"{out} has no {MANIFEST}: not a complete dataset of bcd-prep") from None
     except OSError as error:
-        raise DatasetDamaged(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
-    body, _, tail = data.rpartition(_SEAL)
-    if tail != _seal_value(body):
-        raise DatasetDamaged(f"{MANIFEST} is not what was written")
-    document = json.loads(body + b"}")
+        raise DatasetUnreadable(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
+    document = unsealed(data)
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UsageError(f"{out} has schema version {version}; this program reads {SCHEMA_VERSION}")
@@ -188,11 +241,20 @@ def read_manifest(out: Path) -> Manifest:
         raise UsageError(f"{out} was made by another version of bcd-prep") from None
 
 
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The JSON of manifest.json's bytes. Raises DatasetDamaged if its seal is broken."""
+    body, _, tail = data.rpartition(_SEAL)
+    if tail != _seal_value(body):
+        raise DatasetDamaged(f"{MANIFEST} is not what was written")
+    document: dict[str, Any] = json.loads(body + b"}")
+    return document
+
+
 def _seal_value(body: bytes) -> bytes:
     return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
-def read_rows(out: Path, label_columns: Sequence[LabelColumn]) -> list[InstanceRow]:
+def read_rows(out: Place, label_columns: Sequence[LabelColumn]) -> list[InstanceRow]:
     """Rows of instances.parquet in source order, page checksums verified. Raises DatasetDamaged."""
     rows = []
     try:
@@ -228,6 +290,7 @@ def _manifest(
     config: ResultConfig,
     label_columns: tuple[LabelColumn, ...],
     ignored: int,
+    key_check: str | None,
 ) -> Manifest:
     positive = positive_label(label_columns, (row.labels for row in rows))
     keys = "\n".join(result.key for result in results)
@@ -244,6 +307,8 @@ def _manifest(
         folds=tuple(_fold(fold, results, positive) for fold in range(config.folds)),
         shards=tuple(_shard(result) for result in results),
         statistics=_statistics(results),
+        possible_leakage=find_leakage(rows),
+        identifiers_key_check=key_check,
         rows_sha256=rows_sha256(rows, label_columns),
     )
 

@@ -7,7 +7,6 @@ Out: a held lock that a dead run does not keep and workers do not inherit, or a 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,9 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from preprocess.atomic import write_atomically
+from preprocess.atomic import (
+    aborting_on_io_error,
+    clean_leftovers,
+    remove_file,
+    remove_folder,
+    write_atomically,
+)
 from preprocess.config import SCHEMA_VERSION, ResultConfig
-from preprocess.errors import ConfigMismatch, OutputLocked, RunAborted, UsageError
+from preprocess.errors import ConfigMismatch, DatasetDamaged, RunAborted, UsageError
+from preprocess.locks import LOCK, Lock, lock
+from preprocess.manifest import JOURNALS, MANIFEST, unsealed
+from preprocess.places import Place, files_below, name_below, names_in, read_bytes, size_of
 
 STATE = ".bcd"
 """Folder of an unfinished run's state inside OUT; gone once the manifest is there."""
@@ -26,102 +34,133 @@ STATE = ".bcd"
 THUMBNAILS = "thumbnails"
 """Folder in STATE: originals for the report, kept until it is drawn."""
 
+_CONFIG = "config.json"
+_SHARDS = JOURNALS.removeprefix(f"{STATE}/")
 _OURS = frozenset(
-    {STATE, "manifest.json", "run.json", "instances.parquet", "report.html", "dataset_card.md", "images"}
+    {STATE, MANIFEST, "run.json", "instances.parquet", "report.html", "dataset_card.md", "images"}
 )
 
 
 @contextmanager
-def opened(out: Path, config: ResultConfig, *, overwrite: bool) -> Iterator[None]:
-    """Create or resume OUT and hold its lock; on leaving with a manifest written, drop the run's state.
+def opened(out: Place, config: ResultConfig, *, overwrite: bool) -> Iterator[Lock]:
+    """Create or resume OUT and hold its lock; on leaving, drop the state that nobody needs any more.
 
+    After a run that finished, that is all of it; of one that was interrupted before its first shard, too.
     Raises UsageError, ConfigMismatch, OutputLocked or RunAborted.
     """
-    try:
-        (out / STATE).mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(out / STATE / "lock")
-    except OSError as error:
-        raise RunAborted(f"cannot write to {out}: {error.strerror}") from None
+    is_new = isinstance(out, Path) and not os.path.lexists(out)
+    held = lock(out / STATE)
+    finished = False
     try:
         _claim(out, config, overwrite=overwrite)
-        yield
+        yield held
+        finished = True
     finally:
-        if (out / "manifest.json").exists():
-            shutil.rmtree(out / STATE, ignore_errors=True)
-        os.close(descriptor)
+        with contextlib.suppress(OSError, RunAborted):
+            _leave(out, finished=finished)
+            if is_new and isinstance(out, Path):
+                out.rmdir()  # if it is empty: made for nothing
+        held.release()
 
 
-def refuse_foreign(out: Path) -> None:
-    """Refuse a folder with files that no run of this program left behind."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
-    foreign = sorted(
-        entry.name
-        for entry in out.iterdir()
-        if entry.name not in _OURS and not entry.name.startswith("fold=")
+def _leave(out: Place, *, finished: bool) -> None:
+    """Best effort: whatever stays is removed by the next run."""
+    complete = size_of(out / MANIFEST) is not None
+    state = [name_below(out / STATE, path) for path in files_below(out / STATE)]
+    begun = complete or any(
+        name.startswith((_SHARDS, "fold=", "images")) for name in [*names_in(out), *state]
     )
+    drawn = finished or not any(name.startswith(THUMBNAILS) for name in state)
+    if (complete and drawn) or not begun:
+        remove_folder(out / STATE)
+    if not complete:
+        clean_leftovers(out)
+
+
+def refuse_foreign(out: Place) -> None:
+    """Refuse a folder with files that no run of this program left behind. Raises UsageError, RunAborted."""
+    if isinstance(out, Path) and out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder")
+    with aborting_on_io_error(out):
+        names = names_in(out)
+    foreign = sorted(name for name in names if name not in _OURS and not name.startswith("fold="))
     if foreign:
         raise UsageError(f"{out} holds other files ({', '.join(foreign[:3])}); give --out an empty folder")
 
 
-def _lock(path: Path) -> int:
-    """Lock file that is still the one at `path` once locked: a finishing run removes its own."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise OutputLocked(f"another run is writing to {path.parent.parent}") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
-                return descriptor
-        os.close(descriptor)
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _claim(out: Path, config: ResultConfig, *, overwrite: bool) -> None:
+def _claim(out: Place, config: ResultConfig, *, overwrite: bool) -> None:
     """Note the config that OUT belongs to; refuse another one, or clear everything if told to."""
-    stored = stored_config(out)
     mine = {"schema_version": SCHEMA_VERSION, "config": config.model_dump(mode="json")}
-    if stored is not None and stored != mine:
+    with aborting_on_io_error(out):
+        stored = stored_config(out)
+        damaged = stored != mine and _is_damaged(out)
+    if stored != mine and (stored is not None or damaged):
         if not overwrite:
-            there = stored["config"] if isinstance(stored.get("config"), dict) else {}
-            fields = "; ".join(config.differences(there)) or "another schema version"
-            raise ConfigMismatch(f"{out} was made with another config ({fields}); --overwrite replaces it")
+            raise ConfigMismatch(_difference(out, config, {} if damaged else stored or {}))
         _clear(out)
-    write_json(out / STATE / "config.json", mine)
+    write_json(out / STATE / _CONFIG, mine)
 
 
-def stored_config(out: Path) -> dict[str, Any] | None:
-    """The config that OUT was made with, from its manifest or its unfinished state; None if new."""
-    for path in (out / "manifest.json", out / STATE / "config.json"):
-        with contextlib.suppress(OSError, ValueError):
-            document = json.loads(path.read_text(encoding="utf-8"))
+def _difference(out: Place, config: ResultConfig, stored: dict[str, Any]) -> str:
+    if not stored:
+        return f"{out}/{MANIFEST} is damaged, so its config is not known; --overwrite makes all of it anew"
+    there = stored["config"] if isinstance(stored.get("config"), dict) else {}
+    fields = "; ".join(config.differences(there)) or "another schema version"
+    return f"{out} was made with another config ({fields}); --overwrite replaces it"
+
+
+def _is_damaged(out: Place) -> bool:
+    """True if there is a manifest that is not what was written."""
+    try:
+        unsealed(read_bytes(out / MANIFEST))
+    except FileNotFoundError:
+        return False
+    except DatasetDamaged:
+        return True
+    return False
+
+
+def stored_config(out: Place) -> dict[str, Any] | None:
+    """The config that OUT was made with, from its manifest or its unfinished state; None if new.
+
+    Raises OSError: a manifest that cannot be read is not an absent one.
+    """
+    for path in (out / MANIFEST, out / STATE / _CONFIG):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+            document = json.loads(read_bytes(path))
             return {"schema_version": document["schema_version"], "config": document["config"]}
     return None
 
 
-def _clear(out: Path) -> None:
-    for entry in out.iterdir():
-        if entry.name == STATE:
-            for inner in entry.iterdir():
-                if inner.name != "lock":
-                    shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
-        elif entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def _clear(out: Place) -> None:
+    """Remove all of OUT but the lock; the manifest first, so that a part never claims to be complete."""
+    remove_file(out / MANIFEST)
+    with aborting_on_io_error(out):
+        files = files_below(out)
+    for path in files:
+        if path != out / STATE / LOCK:
+            remove_file(path)
+    if isinstance(out, Path):
+        with aborting_on_io_error(out):
+            for entry in out.iterdir():
+                if entry.is_dir() and entry.name != STATE:
+                    shutil.rmtree(entry)
 
 
-def key_file_of(out: Path, given: str | None) -> Path:
-    """The key of --identifiers hash: as given, or beside OUT, so that sharing OUT does not share it."""
-    return Path(given) if given else out.with_name(out.name + ".key")
+def key_file_of(out: Place, given: str | None) -> Path:
+    """The key of --identifiers hash: as given, or beside OUT, so that sharing OUT does not share it.
+
+    Raises UsageError: beside a store's objects is not a place for a key.
+    """
+    if given:
+        return Path(given)
+    if not isinstance(out, Path):
+        raise UsageError("--identifiers hash with OUT in an object store needs --key-file (a local file)")
+    whole = Path(os.path.abspath(out))  # `.` has no name
+    return whole.with_name(whole.name + ".key")
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Place, document: dict[str, Any]) -> None:
     """Write JSON with sorted keys, atomically; raises RunAborted."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(path, text.encode())

@@ -13,15 +13,15 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocess.config import Encoding, ResultConfig
-from preprocess.errors import DatasetDamaged, RunAborted
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted
 from preprocess.images import SHARD_COLUMNS
+from preprocess.places import Place, open_bytes
 from preprocess.records import LabelColumn, LabelValue
 from preprocess.schema import COLUMN_NAMES, InstanceRow, arrow_schema
 
@@ -100,18 +100,31 @@ class ParquetShard:
             self._rows = []
 
 
-def read_shard(path: Path) -> Iterator[dict[str, ParquetValue]]:
+def read_shard(path: Place) -> Iterator[dict[str, ParquetValue]]:
     """Yield a Parquet shard's rows by column name, page checksums verified, one row group in memory.
 
     Raises:
         DatasetDamaged: a checksum does not match or the file cannot be parsed.
+        DatasetUnreadable: the disk or store does not give it.
     """
+    with (
+        _reading(path),
+        open_bytes(path) as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, use_threads=False).to_pylist()
+
+
+@contextlib.contextmanager
+def _reading(path: Place) -> Iterator[None]:
+    """Tell a file that is not what was written from a disk that fails: Arrow's own OSErrors have no errno."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, use_threads=False).to_pylist()
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+        failed = isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError)
+        kind = DatasetUnreadable if failed else DatasetDamaged
+        raise kind(f"{path.name} cannot be read ({type(error).__name__})") from None
 
 
 def write_instances(
@@ -135,17 +148,15 @@ def write_instances(
     )
 
 
-def read_instances(path: Path) -> Iterator[dict[str, LabelValue]]:
+def read_instances(path: Place) -> Iterator[dict[str, LabelValue]]:
     """Yield the rows of instances.parquet by column name. Raises DatasetDamaged like read_shard."""
     return cast(Iterator[dict[str, LabelValue]], read_shard(path))
 
 
-def same_library(path: Path) -> bool:
+def same_library(path: Place) -> bool:
     """True if this Arrow writes footers like the file's. Raises DatasetDamaged if it names none at all."""
-    try:
-        writer = str(pq.read_metadata(path).created_by)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+    with _reading(path), open_bytes(path) as stream:
+        writer = str(pq.read_metadata(stream).created_by)
     if not _WRITER.fullmatch(writer):
         raise DatasetDamaged(f"{path.name} was not written by Arrow")
     return writer == f"parquet-cpp-arrow version {pa.__version__}"

@@ -6,17 +6,18 @@ Out: (InstanceRow, pixels), or DatasetDamaged. For users, `verify` and the train
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy.typing as npt
 
 from preprocess.config import Format
-from preprocess.errors import DatasetDamaged
+from preprocess.errors import DatasetDamaged, DatasetUnreadable
 from preprocess.images import decode, picture_path, pixels_sha256
-from preprocess.manifest import ShardEntry, read_manifest, read_rows
+from preprocess.manifest import INSTANCES, Manifest, ShardEntry, read_manifest, read_rows, rows_sha256
 from preprocess.parquet import read_shard
+from preprocess.places import Place, open_bytes, read_bytes
 from preprocess.png import decode_png
 from preprocess.records import Status
 from preprocess.results import ShardFile
@@ -24,11 +25,13 @@ from preprocess.schema import InstanceRow
 from preprocess.sinks import IMAGES
 from preprocess.tfrecord import FeatureLists, decode_example, read_records
 
+_CHUNK = 1 << 20
+
 Pixels = npt.NDArray[Any]
 """(height, width) uint8 or uint16."""
 
 
-def read_images(out: Path) -> Iterator[tuple[InstanceRow, Pixels]]:
+def read_images(out: Place) -> Iterator[tuple[InstanceRow, Pixels]]:
     """Yield every prepared image of a dataset with its row, in shard order; one image in memory.
 
     Pixels are (height, width) uint8 or uint16, MONOCHROME2, compared with their `pixels_sha256`. Of several
@@ -39,10 +42,18 @@ def read_images(out: Path) -> Iterator[tuple[InstanceRow, Pixels]]:
         DatasetDamaged: something is not what was written.
     """
     manifest = read_manifest(out)
-    rows = rows_by_shard(read_rows(out, manifest.label_columns()))
+    rows = rows_by_shard(written_rows(out, manifest))
     for shard in manifest.shards:
         kind = manifest.config.formats[0]
         yield from read_shard_images(out, shard, kind, rows.get(shard.name, []))
+
+
+def written_rows(out: Place, manifest: Manifest) -> list[InstanceRow]:
+    """Rows of instances.parquet, compared with the manifest's hash over them. Raises DatasetDamaged."""
+    rows = read_rows(out, manifest.label_columns())
+    if rows_sha256(rows, manifest.label_columns()) != manifest.rows_sha256:
+        raise DatasetDamaged(f"{INSTANCES} holds other rows than were written")
+    return rows
 
 
 def rows_by_shard(rows: list[InstanceRow]) -> dict[str, list[InstanceRow]]:
@@ -61,7 +72,7 @@ def rows_by_shard(rows: list[InstanceRow]) -> dict[str, list[InstanceRow]]:
 
 
 def read_shard_images(
-    out: Path, shard: ShardEntry, kind: Format, rows: list[InstanceRow]
+    out: Place, shard: ShardEntry, kind: Format, rows: list[InstanceRow]
 ) -> Iterator[tuple[InstanceRow, Pixels]]:
     """Yield the images of one shard out of its files of one format, checked against `rows`."""
     count = 0
@@ -76,7 +87,7 @@ def read_shard_images(
 
 
 def stored_images(
-    out: Path, shard: ShardEntry, kind: Format, rows: list[InstanceRow]
+    out: Place, shard: ShardEntry, kind: Format, rows: list[InstanceRow]
 ) -> Iterator[tuple[str, Pixels]]:
     """(source, pixels) as the files say; for PNG the row's path decides."""
     sources = {f"{IMAGES}/{picture_path(row)}": row.source for row in rows} if kind is Format.PNG else {}
@@ -84,20 +95,41 @@ def stored_images(
         if file.format == kind:
             if kind is Format.PNG:
                 yield _picture(out, file, sources)
+            elif kind is Format.TFRECORD:
+                yield from _from_tfrecord(out / file.path)
             else:
-                yield from (_from_tfrecord if kind is Format.TFRECORD else _from_parquet)(out / file.path)
+                check_file(out, file)  # page checksums leave page headers and the footer open
+                yield from _from_parquet(out / file.path)
 
 
-def _picture(out: Path, file: ShardFile, sources: dict[str, str]) -> tuple[str, Pixels]:
+def check_file(out: Place, file: ShardFile) -> None:
+    """Compare a data file's size and sha256 with the manifest's. Raises DatasetDamaged."""
+    digest, size = hashlib.sha256(), 0
     try:
-        return sources[file.path], decode_png((out / file.path).read_bytes())
+        with open_bytes(out / file.path) as stream:
+            while block := stream.read(_CHUNK):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        raise DatasetDamaged(f"{file.path} is missing") from None
+    except OSError as error:
+        raise DatasetUnreadable(f"{file.path} cannot be read ({type(error).__name__})") from None
+    if size != file.bytes:
+        raise DatasetDamaged(f"{file.path} has {size} bytes instead of {file.bytes}")
+    if digest.hexdigest() != file.sha256:
+        raise DatasetDamaged(f"{file.path} has another sha256 than the manifest")
+
+
+def _picture(out: Place, file: ShardFile, sources: dict[str, str]) -> tuple[str, Pixels]:
+    try:
+        return sources[file.path], decode_png(read_bytes(out / file.path))
     except KeyError:
         raise DatasetDamaged(f"{file.path} belongs to no row") from None
     except OSError as error:
         raise DatasetDamaged(f"{file.path} cannot be read ({type(error).__name__})") from None
 
 
-def _from_tfrecord(path: Path) -> Iterator[tuple[str, Pixels]]:
+def _from_tfrecord(path: Place) -> Iterator[tuple[str, Pixels]]:
     try:
         for record in read_records(path):
             example = decode_example(record)
@@ -111,7 +143,7 @@ def _from_tfrecord(path: Path) -> Iterator[tuple[str, Pixels]]:
         raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
 
 
-def _from_parquet(path: Path) -> Iterator[tuple[str, Pixels]]:
+def _from_parquet(path: Place) -> Iterator[tuple[str, Pixels]]:
     for row in read_shard(path):
         image = cast(dict[str, bytes], row["image"])
         height, width, bits = (cast(int, row[name]) for name in ("height", "width", "bits"))

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from pathlib import Path
 
 import jinja2
 import pandas as pd
@@ -23,6 +22,7 @@ from preprocess import wording
 from preprocess.atomic import write_atomically
 from preprocess.card import write_card
 from preprocess.config import Identifiers
+from preprocess.places import Place, plain_name, read_bytes, size_of
 from preprocess.records import Status
 from preprocess.report_data import Dataset, RunFacts, read_dataset, read_run
 from preprocess.report_images import prepared_pictures
@@ -57,7 +57,7 @@ class Card:
         return ";".join(f"{name}:{100 * value:.2f}%" for name, value in parts)
 
 
-def write_report(out: Path, *, thumbnails: Sequence[Thumbnail] = (), run: RunFacts | None = None) -> Path:
+def write_report(out: Place, *, thumbnails: Sequence[Thumbnail] = (), run: RunFacts | None = None) -> Place:
     """Write OUT/report.html and OUT/dataset_card.md atomically; returns the report's path.
 
     Without thumbnails, those of the report that is there are kept; without run, run.json is read.
@@ -84,7 +84,7 @@ def render_page(dataset: Dataset, originals: Mapping[str, Thumbnail], run: RunFa
     table = dataset.table
     return environment.get_template("report.html.j2").render(
         dataset=dataset,
-        name=dataset.out.resolve().name,
+        name=plain_name(dataset.out),
         counts={status.value: dataset.count(status) for status in Status},
         balanced=dataset.manifest.counts.found == len(table),
         outcome=_outcome(dataset),
@@ -216,12 +216,12 @@ def _data_uri(png: bytes) -> str:
     return _DATA_URI + base64.b64encode(png).decode("ascii")
 
 
-def read_thumbnails(report: Path) -> tuple[Thumbnail, ...]:
+def read_thumbnails(report: Place) -> tuple[Thumbnail, ...]:
     """The originals' thumbnails that an earlier report carries; none if there is no report."""
-    if not report.is_file():
+    if size_of(report) is None:
         return ()
     reader = _ThumbnailReader()
-    reader.feed(report.read_text(encoding="utf-8"))
+    reader.feed(read_bytes(report).decode("utf-8", "replace"))
     reader.close()
     return tuple(reader.found)
 

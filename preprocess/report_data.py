@@ -7,9 +7,9 @@ Out: Dataset and RunFacts: typed values; keys that are missing in run.json are s
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from preprocess.config import ResultConfig
 from preprocess.errors import DatasetDamaged
 from preprocess.manifest import INSTANCES, Manifest, read_manifest
+from preprocess.places import Place, read_bytes
 from preprocess.records import Status
 
 JsonObject = dict[str, object]
@@ -61,7 +62,7 @@ class RunFacts:
 class Dataset:
     """OUT as the report and the card see it."""
 
-    out: Path
+    out: Place
     table: pd.DataFrame
     """instances.parquet with nullable types."""
     manifest: Manifest
@@ -81,26 +82,26 @@ class Dataset:
         return int((self.table["status"] == status.value).sum())
 
 
-def read_dataset(out: Path) -> Dataset:
+def read_dataset(out: Place) -> Dataset:
     """Read OUT. Raises UsageError if it is not a complete dataset, DatasetDamaged if it cannot be read."""
     manifest = read_manifest(out)
     try:
-        table = pd.read_parquet(out / INSTANCES, dtype_backend="numpy_nullable")
+        table = pd.read_parquet(io.BytesIO(read_bytes(out / INSTANCES)), dtype_backend="numpy_nullable")
     except (OSError, ValueError) as error:
         raise DatasetDamaged(f"{INSTANCES} cannot be read ({type(error).__name__})") from None
     return Dataset(out, table, manifest)
 
 
-def read_run(out: Path) -> RunFacts | None:
+def read_run(out: Place) -> RunFacts | None:
     """run.json of OUT, or None."""
     document = read_json(out / "run.json")
     return RunFacts.of(document) if document else None
 
 
-def read_json(path: Path) -> JsonObject:
+def read_json(path: Place) -> JsonObject:
     """A JSON object from a file; empty if the file is absent or is not a JSON object."""
     with contextlib.suppress(OSError, ValueError):
-        return _object(json.loads(path.read_text(encoding="utf-8")))
+        return _object(json.loads(read_bytes(path)))
     return {}
 
 

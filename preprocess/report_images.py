@@ -7,7 +7,6 @@ Out: an 8-bit PNG per source; a shard that is missing or damaged leaves its pict
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,13 @@ import pyarrow.parquet as pq
 from preprocess import images
 from preprocess.config import Encoding, Format
 from preprocess.errors import DatasetDamaged
+from preprocess.places import Place, open_bytes, read_bytes
 from preprocess.report_data import Dataset
 from preprocess.tfrecord import decode_example, read_records
 from preprocess.thumbnails import THUMBNAIL_ROWS, encode, shrink
 
 Pixels = npt.NDArray[Any]
-Reader = Callable[[Path, frozenset[int]], Iterator[tuple[int, Pixels]]]
+Reader = Callable[[Place, frozenset[int]], Iterator[tuple[int, Pixels]]]
 
 
 def prepared_pictures(dataset: Dataset, rows: pd.DataFrame) -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def prepared_pictures(dataset: Dataset, rows: pd.DataFrame) -> dict[str, bytes]:
     return pictures
 
 
-def _pictures(path: Path, wanted: dict[int, str], read: Reader) -> dict[str, bytes]:
+def _pictures(path: Place, wanted: dict[int, str], read: Reader) -> dict[str, bytes]:
     try:
         return {wanted[row]: encode(to_gray(pixels)) for row, pixels in read(path, frozenset(wanted))}
     except (OSError, KeyError, ValueError, DatasetDamaged, pa.ArrowException):
@@ -56,14 +56,14 @@ def to_gray(pixels: Pixels, max_rows: int = THUMBNAIL_ROWS) -> npt.NDArray[np.ui
     return shrink(gray.astype(np.uint8), max_rows)
 
 
-def _from_files(out: Path, rows: pd.DataFrame) -> dict[str, bytes]:
+def _from_files(out: Place, rows: pd.DataFrame) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     for _, row in rows.iterrows():
         patient, image = (images.safe_component(str(row[name])) for name in ("patient_id", "image_id"))
         path = out / "images" / patient / f"{image}.png"
         try:
             pixels = images.decode(
-                path.read_bytes(), Encoding.PNG, int(row["height"]), int(row["width"]), int(row["bits"])
+                read_bytes(path), Encoding.PNG, int(row["height"]), int(row["width"]), int(row["bits"])
             )
         except (OSError, DatasetDamaged):
             continue
@@ -71,9 +71,9 @@ def _from_files(out: Path, rows: pd.DataFrame) -> dict[str, bytes]:
     return pictures
 
 
-def _from_parquet(path: Path, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
+def _from_parquet(path: Place, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
     columns = ["image", "format", "height", "width", "bits"]
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_bytes(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
         start = 0
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
@@ -85,7 +85,7 @@ def _from_parquet(path: Path, wanted: frozenset[int]) -> Iterator[tuple[int, Pix
             start += count
 
 
-def _from_tfrecord(path: Path, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
+def _from_tfrecord(path: Place, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
     for row, record in enumerate(read_records(path)):
         if row > max(wanted):
             return

@@ -24,7 +24,7 @@ from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
 from preprocess.locks import Lock
-from preprocess.manifest import finish
+from preprocess.manifest import finish, require_files
 from preprocess.places import Place
 from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
@@ -97,6 +97,7 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     results = [done[shard.name] for shard in plan.shards]
     rows = [pseudonyms.row(row) for row in _other_rows(plan)]
     lock.check()
+    require_files(request.out, results)
     manifest = finish(
         request.out,
         results,

@@ -7,15 +7,16 @@ Out: its files under their final names and, last of all, its journal `OUT/.bcd/s
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Self
 
 from preprocess.atomic import aborting_on_io_error, clean_leftovers, sync_directory
 from preprocess.config import Encoding, ResultConfig
 from preprocess.identifiers import Pseudonyms
 from preprocess.images import encode
-from preprocess.journal import load_finished, shard_key, write_journal
+from preprocess.journal import load_finished, shard_key
+from preprocess.manifest import write_journal
+from preprocess.places import Place
 from preprocess.plan import ShardPlan
 from preprocess.records import LabelColumn, Prepared, Reject
 from preprocess.results import PixelStatistics, ShardFile, ShardResult, storable
@@ -41,7 +42,7 @@ class ShardWriter:
 
     def __init__(
         self,
-        out: Path,
+        out: Place,
         plan: ShardPlan,
         config: ResultConfig,
         label_columns: tuple[LabelColumn, ...] = (),
@@ -130,8 +131,7 @@ class ShardWriter:
 
     def _sync_parents(self, files: tuple[ShardFile, ...]) -> None:
         """New folders must survive power loss too."""
-        folders = {parent for file in files for parent in Path(file.path).parents}
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(aborting_on_io_error(self._out))
+        folders = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
+        with aborting_on_io_error(self._out):
             for folder in sorted(folders):
                 sync_directory(self._out / folder)

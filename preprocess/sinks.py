@@ -1,18 +1,18 @@
 """One sink per format: where a shard's images go, one by one.
 
 In:  rows and their encoded images.
-Out: temporary files that ShardWriter commits or discards.
+Out: new files that ShardWriter commits or discards.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from preprocess.atomic import TemporaryFile
+from preprocess.atomic import NewFile, new_file
 from preprocess.config import Encoding, Format, ResultConfig
 from preprocess.images import picture_path, shard_values
 from preprocess.parquet import ParquetShard, ParquetValue
+from preprocess.places import Place
 from preprocess.records import LabelColumn
 from preprocess.results import ShardFile
 from preprocess.schema import InstanceRow
@@ -33,20 +33,20 @@ class Sink(Protocol):
     def finish(self) -> None:
         """Write what comes after the last image."""
 
-    def files(self) -> tuple[tuple[TemporaryFile, ShardFile], ...]:
-        """Temporary files, and what they are once committed."""
+    def files(self) -> tuple[tuple[NewFile, ShardFile], ...]:
+        """New files, and what they are once committed."""
 
     def discard(self) -> None:
-        """Remove all temporary files that were not committed."""
+        """Remove all files that were not committed."""
 
 
 class TfRecordSink:
     """`<name>.tfrecord`: one tf.train.Example per image."""
 
-    def __init__(self, out: Path, name: str, config: ResultConfig) -> None:
+    def __init__(self, out: Place, name: str, config: ResultConfig) -> None:
         self.encoding = config.encoding
         self._path = f"{name}.tfrecord"
-        self._file = TemporaryFile(out / self._path)
+        self._file = new_file(out / self._path)
         self._rows = 0
 
     def add(self, row: InstanceRow, image: bytes) -> None:
@@ -64,7 +64,7 @@ class TfRecordSink:
     def finish(self) -> None:
         """Nothing comes after the last record."""
 
-    def files(self) -> tuple[tuple[TemporaryFile, ShardFile], ...]:
+    def files(self) -> tuple[tuple[NewFile, ShardFile], ...]:
         """The one file."""
         return ((self._file, _shard_file(self._file, self._path, Format.TFRECORD, self._rows)),)
 
@@ -77,11 +77,11 @@ class ParquetSink:
     """`<name>.parquet`: one row per image."""
 
     def __init__(
-        self, out: Path, name: str, config: ResultConfig, label_columns: tuple[LabelColumn, ...]
+        self, out: Place, name: str, config: ResultConfig, label_columns: tuple[LabelColumn, ...]
     ) -> None:
         self.encoding = config.encoding
         self._path = f"{name}.parquet"
-        self._file = TemporaryFile(out / self._path)
+        self._file = new_file(out / self._path)
         try:
             self._shard = ParquetShard(cast(BinaryIO, self._file), config, label_columns)
         except BaseException:
@@ -106,7 +106,7 @@ class ParquetSink:
         """Write the last row group and the footer."""
         self._shard.close()
 
-    def files(self) -> tuple[tuple[TemporaryFile, ShardFile], ...]:
+    def files(self) -> tuple[tuple[NewFile, ShardFile], ...]:
         """The one file."""
         return ((self._file, _shard_file(self._file, self._path, Format.PARQUET, self._rows)),)
 
@@ -121,14 +121,14 @@ class PngSink:
 
     encoding = Encoding.PNG
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Place) -> None:
         self._out = out
-        self._files: list[tuple[TemporaryFile, ShardFile]] = []
+        self._files: list[tuple[NewFile, ShardFile]] = []
 
     def add(self, row: InstanceRow, image: bytes) -> None:
         """Write one image."""
         path = f"{IMAGES}/{picture_path(row)}"
-        file = TemporaryFile(self._out / path)
+        file = new_file(self._out / path)
         try:
             file.write(image)
             file.park()
@@ -140,7 +140,7 @@ class PngSink:
     def finish(self) -> None:
         """Nothing comes after the last picture."""
 
-    def files(self) -> tuple[tuple[TemporaryFile, ShardFile], ...]:
+    def files(self) -> tuple[tuple[NewFile, ShardFile], ...]:
         """All pictures."""
         return tuple(self._files)
 
@@ -150,12 +150,12 @@ class PngSink:
             file.discard()
 
 
-def _shard_file(file: TemporaryFile, path: str, kind: Format, rows: int) -> ShardFile:
+def _shard_file(file: NewFile, path: str, kind: Format, rows: int) -> ShardFile:
     return ShardFile(path=path, format=kind.value, bytes=file.size, sha256=file.sha256(), rows=rows)
 
 
 def open_sinks(
-    out: Path, name: str, config: ResultConfig, label_columns: tuple[LabelColumn, ...]
+    out: Place, name: str, config: ResultConfig, label_columns: tuple[LabelColumn, ...]
 ) -> tuple[Sink, ...]:
     """One sink per format of the config, in its order. Raises RunAborted."""
     sinks: list[Sink] = []

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import google_crc32c
 
 from preprocess.errors import DatasetDamaged
+from preprocess.places import Place, open_bytes, size_of
 
 FeatureValue = int | float | str | bytes | None
 FeatureLists = dict[str, list[bytes] | list[float] | list[int]]
@@ -43,14 +43,14 @@ def frame_record(data: bytes) -> bytes:
     return b"".join((length, _crc(length), data, _crc(data)))
 
 
-def read_records(path: Path) -> Iterator[bytes]:
+def read_records(path: Place) -> Iterator[bytes]:
     """Yield each record's bytes, one at a time.
 
     Raises:
         DatasetDamaged: a CRC does not match, or the file ends inside a record.
     """
-    with path.open("rb") as file:
-        number, left = 0, path.stat().st_size
+    with open_bytes(path) as file:
+        number, left = 0, size_of(path) or 0
         while head := file.read(12):
             if len(head) != 12 or _crc(head[:8]) != head[8:]:
                 raise DatasetDamaged(f"{path.name}: record {number}: the length fails its CRC")

@@ -11,12 +11,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
+from preprocess.atomic import write_atomically
+from preprocess.places import Place, files_below, read_bytes
 from preprocess.records import BreastBox, Mammogram, Padding, SourceFile
 
 THUMBNAIL_ROWS = 240
@@ -97,28 +98,28 @@ def encode(gray: Bytes2D) -> bytes:
     return buffer.getvalue()
 
 
-def save(thumbnail: Thumbnail, folder: Path) -> Path:
+def save(thumbnail: Thumbnail, folder: Place) -> Place:
     """Write one thumbnail as a PNG that carries its source and box as text; the name is a hash."""
     name = hashlib.sha256(thumbnail.source.encode()).hexdigest()[:24]
     box = (thumbnail.top, thumbnail.left, thumbnail.height, thumbnail.width)
     text = PngImagePlugin.PngInfo()
     text.add_itxt(_TEXT_KEY, json.dumps({"source": thumbnail.source, "box": box}))
-    folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / f"{name}.png", folder / f"{name}.partial"
+    buffer = io.BytesIO()
     with Image.open(io.BytesIO(thumbnail.png)) as picture:
-        picture.save(partial, "PNG", pnginfo=text)
-    partial.replace(path)
+        picture.save(buffer, "PNG", pnginfo=text)
+    path = folder / f"{name}.png"
+    write_atomically(path, buffer.getvalue())
     return path
 
 
-def load(folder: Path) -> tuple[Thumbnail, ...]:
+def load(folder: Place) -> tuple[Thumbnail, ...]:
     """All thumbnails that `save` left in a folder, sorted by source; none if it is absent."""
-    found = [_read(path) for path in sorted(folder.glob("*.png"))]
+    found = [_read(path) for path in files_below(folder) if path.name.endswith(".png")]
     return tuple(sorted((item for item in found if item), key=lambda item: item.source))
 
 
-def _read(path: Path) -> Thumbnail | None:
-    with Image.open(path) as picture:
+def _read(path: Place) -> Thumbnail | None:
+    with Image.open(io.BytesIO(read_bytes(path))) as picture:
         text = picture.info.get(_TEXT_KEY)
         if not isinstance(text, str):
             return None

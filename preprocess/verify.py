@@ -12,23 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 
-from preprocess.atomic import is_temporary
+from preprocess.atomic import describe, is_temporary
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, RejectedInput, UsageError
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import INSTANCES, MANIFEST, Manifest, read_manifest, read_rows, rows_sha256
 from preprocess.parquet import same_library, write_instances
+from preprocess.places import Place, files_below, name_below, read_bytes, size_of
 from preprocess.plan import utf8_key
-from preprocess.reading import Pixels, read_images, read_shard_images, rows_by_shard
+from preprocess.reading import Pixels, check_file, read_images, read_shard_images, rows_by_shard
 from preprocess.records import Prepared, SourceFile, Status
 from preprocess.results import ShardFile, storable_text
 from preprocess.schema import InstanceRow
-
-_CHUNK = 1 << 20
 
 
 class Verdict(StrEnum):
@@ -63,14 +61,14 @@ class SourceReport:
     """Chosen inputs that no independent decoder can decode, as `source: reason`."""
 
 
-def verify(out: Path) -> VerifyReport:
+def verify(out: Place) -> VerifyReport:
     """Re-read everything in OUT: sizes, hashes, checksums, images, counts, places. Damage never raises."""
-    if not (out / MANIFEST).is_file():
-        return VerifyReport(Verdict.INCOMPLETE, (f"{MANIFEST} is missing: the run did not finish",))
     try:
+        if size_of(out / MANIFEST) is None:
+            return VerifyReport(Verdict.INCOMPLETE, (f"{MANIFEST} is missing: the run did not finish",))
         manifest = read_manifest(out)
-    except (DatasetDamaged, UsageError) as error:
-        return VerifyReport(Verdict.DAMAGED, (str(error),))
+    except (DatasetDamaged, UsageError, OSError) as error:
+        return VerifyReport(Verdict.DAMAGED, (_words(error),))
     problems = [problem for file in _files(manifest) for problem in _check_file(out, file)]
     problems += _unknown_files(out, manifest)
     rows: list[InstanceRow] = []
@@ -80,14 +78,14 @@ def verify(out: Path) -> VerifyReport:
         problems += _check_rows(out, manifest, rows)
         images, found = _check_images(out, manifest, rows)
         problems += found
-    except DatasetDamaged as error:
-        problems.append(str(error))
+    except (DatasetDamaged, OSError) as error:
+        problems.append(_words(error))
     status = Verdict.DAMAGED if problems else Verdict.WHOLE
     return VerifyReport(status, tuple(problems), sum(1 for _ in _files(manifest)), images, len(rows))
 
 
 def verify_source(
-    out: Path,
+    out: Place,
     sources: Sequence[SourceFile],
     prepare: Callable[[SourceFile], Prepared],
     sample: int,
@@ -144,43 +142,30 @@ def _files(manifest: Manifest) -> Iterable[ShardFile]:
     return (file for shard in manifest.shards for file in shard.files)
 
 
-def _check_file(out: Path, file: ShardFile) -> Iterable[str]:
+def _check_file(out: Place, file: ShardFile) -> Iterable[str]:
     try:
-        size, digest = _size_and_sha256(out / file.path)
-    except FileNotFoundError:
-        yield f"{file.path} is missing"
-        return
-    except OSError as error:
-        yield f"{file.path} cannot be read ({type(error).__name__})"
-        return
-    if size != file.bytes:
-        yield f"{file.path} has {size} bytes instead of {file.bytes}"
-    elif digest != file.sha256:
-        yield f"{file.path} has another sha256 than the manifest"
+        check_file(out, file)
+    except DatasetDamaged as error:
+        yield str(error)
 
 
-def _size_and_sha256(path: Path) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while block := stream.read(_CHUNK):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
+def _words(error: Exception) -> str:
+    return f"{MANIFEST}: {describe(error)}" if isinstance(error, OSError) else str(error)
 
 
-def _unknown_files(out: Path, manifest: Manifest) -> list[str]:
+def _unknown_files(out: Place, manifest: Manifest) -> list[str]:
     """Files where readers look for data that the manifest does not know, and leftovers of killed writers."""
     known = {file.path for file in _files(manifest)}
-    problems = []
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        is_data = name.startswith(("fold=", "images/")) and name not in known
-        if path.is_file() and (is_data or is_temporary(path.name)):
-            problems.append(f"{name} is not in the manifest")
-    return problems
+    try:
+        names = [name_below(out, path) for path in files_below(out)]
+    except OSError as error:
+        return [f"the folder cannot be listed: {describe(error)}"]
+    unknown = [name for name in names if name.startswith(("fold=", "images/")) and name not in known]
+    unknown += [name for name in names if is_temporary(name) and name not in unknown]
+    return [f"{name} is not in the manifest" for name in sorted(unknown)]
 
 
-def _check_rows(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
+def _check_rows(out: Place, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
     problems = []
     if rows_sha256(rows, manifest.label_columns()) != manifest.rows_sha256:
         problems.append(f"{INSTANCES} holds other rows than were written")
@@ -194,13 +179,13 @@ def _check_rows(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> list[
     return problems + _check_patients(manifest, rows)
 
 
-def _check_bytes(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
+def _check_bytes(out: Place, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
     """Under the library that wrote it the table has but one form; page checksums leave its footer open."""
     if not same_library(out / INSTANCES):
         return []
     buffer = io.BytesIO()
     write_instances(buffer, rows, manifest.label_columns())
-    changed = buffer.getvalue() != (out / INSTANCES).read_bytes()
+    changed = buffer.getvalue() != read_bytes(out / INSTANCES)
     return [f"{INSTANCES} has other bytes than were written"] if changed else []
 
 
@@ -222,7 +207,7 @@ def _check_patients(manifest: Manifest, rows: list[InstanceRow]) -> list[str]:
     return problems
 
 
-def _check_images(out: Path, manifest: Manifest, rows: list[InstanceRow]) -> tuple[int, list[str]]:
+def _check_images(out: Place, manifest: Manifest, rows: list[InstanceRow]) -> tuple[int, list[str]]:
     """Decode every image of every format; a broken shard does not hide the next."""
     shards, images, problems = rows_by_shard(rows), 0, []
     for shard in manifest.shards:

@@ -43,12 +43,50 @@ def test_a_killed_run_does_not_keep_its_lock(tmp_path: Path) -> None:
 
 def test_another_config_is_refused_with_the_differing_fields(tmp_path: Path) -> None:
     with output.opened(tmp_path, ResultConfig(), overwrite=False):
-        pass
+        (tmp_path / "fold=0").mkdir()
     with (
         pytest.raises(ConfigMismatch, match=r"bits: 16 there, 8 asked for"),
         output.opened(tmp_path, ResultConfig(bits=8), overwrite=False),
     ):
         pass
+
+
+def test_an_attempt_that_made_nothing_binds_nobody_to_its_config(tmp_path: Path) -> None:
+    for bits in (16, 8):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            output.opened(tmp_path / "OUT", ResultConfig(bits=bits), overwrite=False),
+        ):
+            raise KeyboardInterrupt
+        assert not (tmp_path / "OUT").exists()
+
+
+def test_a_folder_removed_or_replaced_is_noticed(tmp_path: Path) -> None:
+    out = tmp_path / "OUT"
+    with output.opened(out, ResultConfig(), overwrite=False) as lock:
+        lock.check()
+        out.rename(tmp_path / "elsewhere")
+        with pytest.raises(RunAborted, match="removed or replaced"):
+            lock.check()
+        (out / output.STATE).mkdir(parents=True)
+        (out / output.STATE / "lock").touch()
+        with pytest.raises(RunAborted, match="removed or replaced"):
+            lock.check()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"config": {}}'])
+def test_a_dataset_whose_config_cannot_be_known_is_not_replaced_unasked(
+    tmp_path: Path, damage: bytes
+) -> None:
+    (tmp_path / "manifest.json").write_bytes(damage)
+    with (
+        pytest.raises(ConfigMismatch, match="damaged"),
+        output.opened(tmp_path, ResultConfig(), overwrite=False),
+    ):
+        pass
+    assert (tmp_path / "manifest.json").read_bytes() == damage
+    with output.opened(tmp_path, ResultConfig(), overwrite=True):
+        assert not (tmp_path / "manifest.json").exists()
 
 
 def test_overwrite_clears_what_was_there(tmp_path: Path) -> None:
