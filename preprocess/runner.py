@@ -18,8 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from preprocess import output
 from preprocess.discover import contains
 from preprocess.errors import UNCOUNTED_CODES, BcdError, RunAborted, UsageError
-from preprocess.executors.base import Executor
-from preprocess.executors.local import LocalExecutor
+from preprocess.executors.local import LocalExecutor, Record
 from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
@@ -77,7 +76,7 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
         return _run(request, executor, lock, reporter)
 
 
-def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
+def _run(request: RunRequest, executor: LocalExecutor, lock: Lock, reporter: Reporter) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
     pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
     plan = make_plan(request, executor, reporter)
@@ -110,8 +109,10 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     if note := leakage_summary(manifest.possible_leakage):
         reporter.note(note)
     summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
+    if executor.record.lost:
+        reporter.note(executor.record.as_text())
     try:
-        _write_run_json(request, summary, started, dict(seconds))
+        _write_run_json(request, summary, started, dict(seconds), executor.record)
         write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
     except (BcdError, OSError) as error:
         raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
@@ -169,13 +170,14 @@ def _summary(
 
 
 def _write_run_json(
-    request: RunRequest, summary: RunSummary, started: datetime, stages: dict[str, float]
+    request: RunRequest, summary: RunSummary, started: datetime, stages: dict[str, float], record: Record
 ) -> None:
     document = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.prepared / max(summary.seconds, 1e-9), 3),
         "workers": request.config.execution.worker_count(),
+        "supervision": record.as_json(),
         "execution": request.config.execution.model_dump(mode="json", exclude={"key_file"}),
         "shards_reused": summary.shards_reused,
         "host": {

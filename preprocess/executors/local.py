@@ -120,6 +120,25 @@ class Record:
     causes: Counter[str] = field(default_factory=Counter)
     peak_worker_bytes: int = 0
 
+    def as_text(self) -> str:
+        """One line for people."""
+        causes = ", ".join(f"{name}: {count}" for name, count in sorted(self.causes.items()))
+        return (
+            f"{self.lost} worker processes were lost and replaced ({causes});"
+            f" {self.blamed.total()} images are to blame for it"
+        )
+
+    def as_json(self) -> dict[str, int | dict[str, int]]:
+        """For run.json."""
+        return {
+            "workers_started": self.started,
+            "workers_lost": self.lost,
+            "causes": dict(sorted(self.causes.items())),
+            "tried_alone": self.tried_alone,
+            "blamed": dict(sorted(self.blamed.items())),
+            "peak_worker_bytes": self.peak_worker_bytes,
+        }
+
 
 class LocalExecutor:
     """Runs tasks in `workers` processes, each limited in address space and in seconds per item.
@@ -141,8 +160,11 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for worker in self.alive:
+            worker.process.kill()
         while self.alive:
-            self.alive.pop().process.stop()
+            self.alive[-1].process.stop()
+            self.alive.pop()
 
     def run(self, tasks: Iterable[Task[R]]) -> Iterator[R]:
         """Yield results in the order in which tasks finish; raises RunAborted."""
@@ -228,8 +250,8 @@ class _Supervisor(Generic[R]):
         return started
 
     def _remove(self, worker: Worker[R]) -> None:
-        self._workers.remove(worker)
         worker.process.stop()
+        self._workers.remove(worker)
 
     def _is_late(self, worker: Worker[R]) -> bool:
         if worker.work is None:

@@ -47,6 +47,10 @@ class Process:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """Begin to end it."""
+        self._process.kill()
+
     def stop(self, grace_s: float = 0.0) -> int | None:
         """Kill it unless it ends by itself; its exit status, None if even SIGKILL fails (a dead disk)."""
         with contextlib.suppress(subprocess.TimeoutExpired):
