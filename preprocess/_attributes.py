@@ -196,6 +196,11 @@ class Attributes:
 
     def localized(self, tag: int) -> str | None:
         """First value in the data set's character set, printable characters only; None if absent or empty."""
+        text = "".join(c for c in self.decoded(tag).split("\\")[0] if c.isprintable()).strip()
+        return text or None
+
+    def decoded(self, tag: int) -> str:
+        """The whole value in the data set's character set, without padding; impossible bytes give U+FFFD."""
         value, _ = self.raw(tag)
         with quiet():
             try:
@@ -203,8 +208,7 @@ class Attributes:
                 text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
             except PYDICOM_ERRORS:
                 text = value.decode("ascii", "replace")
-        text = "".join(c for c in text.split("\\")[0] if c.isprintable()).strip()
-        return text or None
+        return text.strip(" \0\t\r\n")
 
     def integers(self, tag: int) -> tuple[int, ...]:
         """Values of a binary or text element as integers; () if any is not one. Signed only by VR."""

@@ -28,6 +28,8 @@ _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 """Letters too: de-identification often puts hashes in the place of UIDs, which are as good as keys."""
 _DIGITS = 16
 _LONGEST_ID = 64
+_INEXACT = frozenset("\\\N{REPLACEMENT CHARACTER}")
+_PADDING = b" \0\t\r\n"
 
 _VIEW_CODES = {
     "CC": ("R-10242", "399162004"),
@@ -52,7 +54,11 @@ _VIEW_OF_MEANING = {
     "LATEROMEDIALOBLIQUE": "LMO",
     "CAUDOCRANIAL": "FB",
 }
-_VIEW_POSITION = re.compile(r"[A-Z]{1,6}")
+_VIEW_POSITION = re.compile(
+    rf"[LRMS]?(?:{'|'.join(_VIEW_CODES)}|AT|AX|CV)(?:ID|RL|RM|RI|RS|TAN|[DMST])?|AP|PA|LL|RL|[LR]LO|[LR]LD"
+)
+"""Mammography views with the usual letters for side, magnification, spot and modifiers; plain projections. Free
+text in View Position could name anybody."""
 
 
 def reject_non_images(attributes: Attributes, sop_class_uid: str | None) -> None:
@@ -104,9 +110,7 @@ def read_identity(
         frame: Index of the frame taken.
         sha256: Gives the file's sha256 in hex; called only where nothing else names the image.
     """
-    patient = layout.patient_id or attributes.localized(Tag.PATIENT_ID)
-    if patient is not None and len(patient) > _LONGEST_ID:
-        patient = f"patient-{_hash(patient)}"
+    patient = layout.patient_id or _patient_id(attributes)
     if patient is None:
         study = uid(attributes, Tag.STUDY_INSTANCE_UID)
         patient = f"study-{_hash(study)}" if study else f"file-{sha256()[:_DIGITS]}"
@@ -119,6 +123,21 @@ def read_identity(
         for field in fields(Identity)
     }
     return Identity(**(merged | {"patient_id": patient, "image_id": image}))
+
+
+def _patient_id(attributes: Attributes) -> str | None:
+    """Patient ID (0010,0020) as it is; what cannot be shown whole and exactly is hashed.
+
+    Too long, several values, control and bidirectional characters, bytes that the character set does not
+    know: leaving out a part would make one patient of two.
+    """
+    text = attributes.decoded(Tag.PATIENT_ID)
+    if not text:
+        return None
+    if len(text) <= _LONGEST_ID and text.isprintable() and not _INEXACT & set(text):
+        return text
+    value, _ = attributes.raw(Tag.PATIENT_ID)
+    return f"patient-{hashlib.sha256(value.strip(_PADDING)).hexdigest()[:_DIGITS]}"
 
 
 def _hash(text: str) -> str:

@@ -21,7 +21,17 @@ _GRAYSCALE = frozenset(("MONOCHROME1", "MONOCHROME2"))
 _LARGEST_SPACING_MM = Fraction(100)
 _SPACINGS = (Tag.PIXEL_SPACING, Tag.IMAGER_PIXEL_SPACING, Tag.NOMINAL_SCANNED_PIXEL_SPACING)
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
-_LONGEST_NAME = 64
+_PRODUCT = re.compile(r"(?!.*\d{6})[\w .,&()/+®™-]{1,64}")
+"""Names of makers and models: at most 64 characters (LO), none of those that persons' names (^) or addresses
+(@) need, no number of six digits and more (dates, serial numbers, telephones)."""
+_MODALITIES = frozenset(
+    """
+    AR AU BDUS BI BMD CR CT CFM DG DMS DX ECG EPS ES GM HD IO IOL IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP
+    OPM OPT OPTBSV OPTENF OPV OSS OT PT PX RESP RF RG RTDOSE RTIMAGE SEG SM SMR SRF STAIN TG US VA XA XC
+    AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
+    """.split()  # noqa: SIM905
+)
+"""Defined terms of PS3.3 C.7.3.1.1.1 that images have; in the last line, retired ones."""
 _INTENTS = frozenset(("FOR PRESENTATION", "FOR PROCESSING"))
 
 
@@ -53,6 +63,7 @@ def read_image_header(attributes: Attributes, transfer_syntax_uid: str, config: 
     spacing = _spacing(attributes, frame)
     shape = _code(attributes, Tag.PRESENTATION_LUT_SHAPE)
     intent = _code(attributes, Tag.PRESENTATION_INTENT_TYPE)
+    modality = _code(attributes, Tag.MODALITY)
     burned_in = _burned_in(attributes, config.burned_in)
     return ImageHeader(
         transfer_syntax_uid=transfer_syntax_uid,
@@ -69,9 +80,9 @@ def read_image_header(attributes: Attributes, transfer_syntax_uid: str, config: 
         frame=frame,
         pixel_spacing_row_mm=spacing[0] if spacing else None,
         pixel_spacing_column_mm=spacing[1] if spacing else None,
-        modality=_code(attributes, Tag.MODALITY),
-        manufacturer=_name(attributes, Tag.MANUFACTURER),
-        manufacturer_model_name=_name(attributes, Tag.MANUFACTURER_MODEL_NAME),
+        modality=modality if modality in _MODALITIES else None,
+        manufacturer=_product(attributes, Tag.MANUFACTURER),
+        manufacturer_model_name=_product(attributes, Tag.MANUFACTURER_MODEL_NAME),
         presentation_intent_type=intent if intent in _INTENTS else None,
         has_overlay_in_pixels=_overlay_in_pixels(attributes),
         burned_in_annotation=burned_in,
@@ -177,9 +188,10 @@ def _code(attributes: Attributes, tag: Tag) -> str | None:
     return text if _CODE_STRING.fullmatch(text) else None
 
 
-def _name(attributes: Attributes, tag: Tag) -> str | None:
+def _product(attributes: Attributes, tag: Tag) -> str | None:
+    """A maker's or model's name, or None where it holds what such names do not need."""
     text = attributes.localized(tag)
-    return text[:_LONGEST_NAME] if text else None
+    return text if text and _PRODUCT.fullmatch(text) else None
 
 
 def _overlay_in_pixels(attributes: Attributes) -> bool:

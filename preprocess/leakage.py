@@ -3,8 +3,8 @@
 In:  all rows of a dataset.
 Out: LeakageGroup values in a stable order, for the manifest, the report and a note at the end of a run.
 
-Copies of an image under new UIDs and new patients (re-exports, merged data sets, phantoms of a constancy test)
-put the same picture into training and validation. Inputs that share a SOP Instance UID are duplicates already.
+Copies of an image under new UIDs and new patients (re-exports, merged data sets, constancy phantoms) put the
+same picture into training and validation. Inputs that share a SOP Instance UID are duplicates already.
 """
 
 from __future__ import annotations

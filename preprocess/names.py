@@ -19,20 +19,23 @@ MAX_COMPONENT_BYTES = 200
 _PLAIN = r"[A-Za-z0-9_=+,@()\[\]{}#&~^!' -][A-Za-z0-9_=+,@()\[\]{}#&~^!' .-]{0,99}"
 _CLEAN = re.compile(_PLAIN)
 _CLEAN_PATH = re.compile(rf"{_PLAIN}(?:/{_PLAIN})*")
+_LIKE_OURS = re.compile(r"%(?=h|25|2E|2F|3A|5C|7F|[018-9A-F][0-9A-F])")
+"""What would read as an escape of ours if it stayed; `%20` and `50%` are nobody's."""
 _DICOM_NAME = re.compile(r"\.(?:dcm|dicom)\Z", re.IGNORECASE)
 
 
 def safe_name(raw: str) -> str:
     """One path component as printable text: what is not printable, slashes, `:` and `..` become %XX.
 
-    Undecodable bytes (surrogate escapes) give their own %XX; text is NFC-normalised, so that a name
-    is the same on file systems that decompose accents. Never empty, never `.` or `..`.
+    Undecodable bytes (surrogate escapes) give their own %XX, and so does a `%` that would read as one of
+    these; text is NFC-normalised, so that a name is the same on file systems that decompose accents. Never
+    empty, never `.` or `..`; different names stay different.
     """
     if _CLEAN.fullmatch(raw):
         return raw
     if raw in ("", ".", ".."):
         return "%2E" * len(raw) or "%00"
-    text = unicodedata.normalize("NFC", raw)
+    text = _LIKE_OURS.sub("%25", unicodedata.normalize("NFC", raw))
     return _shortened("".join(c if c.isprintable() and c not in "/\\:" else _escaped(c) for c in text))
 
 
@@ -77,5 +80,5 @@ def _shortened(name: str) -> str:
     if len(encoded) <= MAX_COMPONENT_BYTES:
         return name
     extension = _DICOM_NAME.search(name)
-    tail = "~" + hashlib.sha256(encoded).hexdigest()[:12] + (extension.group() if extension else "")
+    tail = "%h" + hashlib.sha256(encoded).hexdigest()[:32] + (extension.group() if extension else "")
     return encoded[: MAX_COMPONENT_BYTES - len(tail)].decode(errors="ignore") + tail

@@ -86,6 +86,10 @@ def view_code(code: str, meaning: str = "") -> Elements:
     [
         ({VIEW: text("CS", "CC")}, "CC"),
         ({VIEW: text("CS", "mlo")}, "MLO"),
+        ({VIEW: text("CS", "RMLO")}, "RMLO"),
+        ({VIEW: text("CS", "MLOID")}, "MLOID"),
+        ({VIEW: text("CS", "AT")}, "AT"),
+        ({VIEW: text("CS", "SMITH")}, None),
         ({VIEW: text("CS", "")} | view_code("R-10242"), "CC"),
         (view_code("R-10226"), "MLO"),
         (view_code("R-10224"), "ML"),
@@ -104,3 +108,25 @@ def view_code(code: str, meaning: str = "") -> Elements:
 )
 def test_view_is_that_of_position_code_or_meaning(tmp_path, changes, view):
     assert identity(tmp_path, changes).view == view
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"a\0b",
+        b"a\x1bb",
+        b"a\\b",
+        b"a\\c",
+        b"a\xe2\x80\xaeb",
+        b"\xff\xfe",
+        b"\xff\xfd",
+        b"x" * 65,
+        b"ab\n\x0bc",
+    ],
+)
+def test_a_patient_id_that_cannot_be_shown_exactly_is_hashed_and_stays_distinct(tmp_path, raw):
+    utf8 = {0x00080005: text("CS", "ISO_IR 192")}
+    patient = identity(tmp_path, utf8 | {PATIENT: ("LO", raw)}).patient_id
+    assert patient == f"patient-{hashlib.sha256(raw).hexdigest()[:16]}"
+    assert identity(tmp_path, utf8 | {PATIENT: ("LO", raw + b" \0 ")}).patient_id == patient
+    assert identity(tmp_path, utf8 | {PATIENT: ("LO", b"ab")}).patient_id == "ab"

@@ -195,15 +195,29 @@ def test_acquisition_facts_are_kept_by_allow_list(tmp_path):
                 0x00080005: text("CS", "ISO_IR 100"),
                 0x00080068: text("CS", "FOR PROCESSING"),
                 0x00080070: ("LO", "M\xfcller\x07 ".encode("latin-1")),
-                0x00081090: text("LO", "Model" * 30),
+                0x00081090: text("LO", "Selenia Dimensions (3D), v1.9/b"),
                 0x00280301: text("CS", "no"),
             }
         ),
     ).image
     assert header.presentation_intent_type == "FOR PROCESSING"
     assert header.manufacturer == "Müller"
-    assert header.manufacturer_model_name == ("Model" * 30)[:64]
+    assert header.manufacturer_model_name == "Selenia Dimensions (3D), v1.9/b"
     assert header.burned_in_annotation == "NO"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Model" * 30, "Doe^Jane", "s/n 20260131", "jane@example.org", "SN: 7", "<b>", "x\u202ey@", "7" * 6],
+)
+def test_a_model_s_name_that_could_name_a_person_is_dropped(tmp_path, name):
+    changes = {0x00080005: text("CS", "ISO_IR 192"), 0x00081090: text("LO", name)}
+    assert parsed(tmp_path, image_file(changes)).image.manufacturer_model_name is None
+
+
+@pytest.mark.parametrize("modality", ["SMITH", "MG1", "DOE JANE"])
+def test_a_modality_that_the_standard_does_not_know_is_dropped(tmp_path, modality):
+    assert parsed(tmp_path, image_file({MODALITY: text("CS", modality)})).image.modality is None
 
 
 def test_free_text_where_a_code_belongs_is_dropped(tmp_path):

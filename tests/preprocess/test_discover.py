@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import tempfile
+import unicodedata
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -239,15 +240,31 @@ def test_zip_members_with_hostile_names_stay_inside_and_can_be_opened(tmp_path: 
 
 @settings(max_examples=150, deadline=None)
 @given(raw=st.text(alphabet=st.characters(codec=None), max_size=400))
-def test_safe_names_are_printable_relative_bounded_and_stay_the_same_when_repeated(raw: str) -> None:
+def test_safe_names_are_printable_relative_and_bounded(raw: str) -> None:
     name = safe_name(raw)
     assert name
     assert name.isprintable()
     assert not set(name) & set("/\\:")
     assert name not in (".", "..")
     assert len(name.encode()) <= 200
-    assert safe_name(name) == name
     assert not safe_path(raw, backslash_separates=True).startswith("/")
+
+
+_TRICKY = st.text(alphabet="%25AEFh:/\\.\0a\u202e\udcff\udc80é", max_size=6) | st.text(max_size=300)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_TRICKY, _TRICKY)
+def test_different_names_stay_different(one: str, other: str) -> None:
+    same = unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+    assert (safe_name(one) == safe_name(other)) == same
+
+
+def test_names_that_look_like_escapes_or_cuts_of_others_stay_different() -> None:
+    long = "x" * 300
+    names = ["a:b", "a%3Ab", "a%253Ab", "a%25253Ab", "..", "%2E%2E", "", "%00", long, safe_name(long)]
+    assert len({safe_name(name) for name in names}) == len(names)
+    assert safe_name("John%20Doe 50%.dcm") == "John%20Doe 50%.dcm"
 
 
 @settings(max_examples=50, deadline=None)
