@@ -8,9 +8,12 @@ Heavy modules are imported inside the commands, so that --help answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from preprocess.runner import RunSummary
 
 EXIT_ABORTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DefaultRun(click.Group):
@@ -40,7 +44,9 @@ class DefaultRun(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to finish", err=True)
+            for number in _INTERRUPTS:  # a second Ctrl-C must not turn this exit into another
+                signal.signal(number, signal.SIG_IGN)
+            _say("interrupted; run the same command again to finish")
             ctx.exit(EXIT_INTERRUPTED)
         except UsageError as error:
             _fail(ctx, error, EXIT_USAGE)
@@ -49,8 +55,19 @@ class DefaultRun(click.Group):
 
 
 def _fail(ctx: click.Context, error: BaseException, code: int) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
+    _say(f"Error: {error}")
     ctx.exit(code)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone; the exit code is still worth having
+        click.echo(line, err=True)
+
+
+def _tell_fault(kind: type[BaseException], _: BaseException, trace: TracebackType | None) -> None:
+    """A traceback without the exception's text, which may quote a header."""
+    frames = "".join(traceback.format_tb(trace))
+    _say(f"{frames}internal fault: {kind.__name__} (its text is withheld); please report this")
 
 
 @click.group(
@@ -59,6 +76,7 @@ def _fail(ctx: click.Context, error: BaseException, code: int) -> NoReturn:
 @click.version_option(__version__, prog_name="bcd-prep")
 def main() -> None:
     """Turn mammography DICOM into model-ready, sharded datasets. `run` is the default command."""
+    sys.excepthook = _tell_fault
 
 
 @main.command()
@@ -83,11 +101,13 @@ def run(
     if not inputs:
         raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
     _require_cpu(gpu=config.execution.gpu)
+    for number in _INTERRUPTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
+            signal.signal(number, _interrupt)
     from preprocess.planning import RunRequest
     from preprocess.progress import reporter
     from preprocess.runner import run as run_dataset
 
-    signal.signal(signal.SIGTERM, _interrupt)
     request = RunRequest(inputs=inputs, out=out, labels=labels, layout=layout, config=config)
     with reporter(config.execution.log_format) as progress:
         summary = run_dataset(request, progress)

@@ -6,6 +6,7 @@ Out: text on stderr. Never a patient's name, an id or a path of an input.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -100,7 +101,8 @@ class Lines:
     def _write(self, record: dict[str, str | int | float], text: str) -> None:
         if self._json:
             record = {"time": round(time.time(), 3), **record}
-        print(json.dumps(record) if self._json else text, file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # a closed pipe or a terminal that is gone ends no run
+            print(json.dumps(record) if self._json else text, file=self._stream, flush=True)
 
 
 class Bar:
