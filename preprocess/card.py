@@ -23,6 +23,7 @@ from preprocess.records import LabelColumn, Status
 from preprocess.report_charts import number
 from preprocess.report_data import Dataset
 
+_MARKUP = frozenset("<>&|`*[]()!#\\~")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -54,6 +55,7 @@ def card_markdown(dataset: Dataset) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["cell"] = _cell
     table, config = dataset.table, dataset.config
     prepared = sections.of_status(table, Status.PREPARED)
     columns = dataset.manifest.label_columns()
@@ -75,8 +77,16 @@ def card_markdown(dataset: Dataset) -> str:
         columns=COLUMN_MEANINGS.items(),
         whole_frame=int((prepared["roi"] == "whole_frame").sum()),
         burned_in=int((prepared["burned_in_annotation"] == "YES").sum()),
+        blanked=int(prepared["background_blanked"].fillna(False).sum()),
+        leaks=len(dataset.manifest.possible_leakage),
         number=number,
     )
+
+
+def _cell(text: object) -> str:
+    """Text of other people as one line of Markdown: no markup, no HTML, no end of a table's cell."""
+    line = " ".join(str(text).split())
+    return "".join(f"&#{ord(c)};" if c in _MARKUP or not c.isprintable() else c for c in line)
 
 
 def _target(columns: tuple[LabelColumn, ...], positive: str | None) -> LabelColumn | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from preprocess import __version__
+from preprocess.atomic import describe
 from preprocess.errors import BcdError, RunAborted, UsageError
 from preprocess.options import ENVIRONMENT, execution_options, prep_config, result_options
 
@@ -50,11 +51,13 @@ class DefaultRun(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
         except UsageError as error:
             _fail(ctx, error, EXIT_USAGE)
-        except (BcdError, OSError) as error:
+        except BcdError as error:
             _fail(ctx, error, EXIT_ABORTED)
+        except OSError as error:  # its own text quotes a path, which may name a patient
+            _fail(ctx, RunAborted(describe(error)), EXIT_ABORTED)
 
 
-def _fail(ctx: click.Context, error: BaseException, code: int) -> NoReturn:
+def _fail(ctx: click.Context, error: BcdError, code: int) -> NoReturn:
     _say(f"Error: {error}")
     ctx.exit(code)
 

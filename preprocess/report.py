@@ -90,6 +90,7 @@ def render_page(dataset: Dataset, originals: Mapping[str, Thumbnail], run: RunFa
         outcome=_outcome(dataset),
         cards=contact_sheet(dataset, originals),
         remarks=sections.remarks(table),
+        leakage=sections.leakage(dataset.manifest.possible_leakage),
         rejects=sections.rejects(table),
         distributions=(*sections.distributions(table), *_intensities(dataset)),
         folds=sections.folds(table, dataset.manifest.positive_label),

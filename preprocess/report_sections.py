@@ -16,12 +16,14 @@ from markupsafe import Markup
 from preprocess import report_charts as charts
 from preprocess import wording
 from preprocess.errors import REJECT_CODES, UNCOUNTED_CODES
+from preprocess.leakage import LeakageGroup
 from preprocess.records import Status
 from preprocess.schema import COLUMN_NAMES
 
 _EXAMPLES = 5
 _KINDS = 8
 _MACHINES = 40
+_LEAKS = 20
 _RAW = "FOR PROCESSING"
 
 
@@ -276,6 +278,32 @@ def _machine_row(key: Hashable, rows: pd.DataFrame, labels: Sequence[str]) -> tu
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LeakageLine:
+    """One group of images with the same pixels under several patients, and a few of its sources."""
+
+    what: str
+    counts: str
+    across_folds: bool
+    sources: tuple[str, ...]
+    more: int
+
+
+def leakage(groups: Sequence[LeakageGroup]) -> tuple[LeakageLine, ...]:
+    """The largest groups, those across folds first."""
+    chosen = sorted(groups, key=lambda group: len(group.folds) < 2)[:_LEAKS]
+    return tuple(
+        LeakageLine(
+            what=f"{group.same} pixels {group.sha256[:12]}",
+            counts=f"{charts.number(group.images)} images of {charts.number(group.patients)} patients",
+            across_folds=len(group.folds) > 1,
+            sources=group.sources[:_EXAMPLES],
+            more=group.images - len(group.sources[:_EXAMPLES]),
+        )
+        for group in chosen
+    )
+
+
 def remarks(table: pd.DataFrame) -> tuple[tuple[int, str], ...]:
     """What is worth a look although nothing failed: how many prepared images, and what of them."""
     prepared = of_status(table, Status.PREPARED)
@@ -283,6 +311,7 @@ def remarks(table: pd.DataFrame) -> tuple[tuple[int, str], ...]:
         (prepared["roi"] == "whole_frame", "kept whole: no plausible breast was found in the frame"),
         (prepared["above_bits_stored"].fillna(0) > 0, "had pixels above Bits Stored, which were clamped"),
         (prepared["burned_in_annotation"] == "YES", "declared to have annotation burned into the pixels"),
+        (prepared["background_blanked"].fillna(False), "have fill in place of what lay beside the breast"),
         (prepared["presentation_intent_type"] == _RAW, "are FOR PROCESSING, not meant for display"),
         (prepared["flipped"].fillna(False), "mirrored to bring the chest wall to the left edge"),
         (prepared["pixel_spacing_row_mm"].isna(), "without pixel spacing: the margin was taken in pixels"),

@@ -104,12 +104,12 @@ def test_leading_zeros_of_ids_are_kept() -> None:
 @pytest.mark.parametrize(
     ("csv", "message"),
     [
-        ("image_id,y a,0 a,1", "rows 2 and 3 both describe 'a' and differ in y"),
+        ("image_id,y a,0 a,1", "rows 2 and 3 both describe one image and differ in y"),
         (
             "patient_id,laterality,y,z p,L,0,0 p,R,0,1 p,L,0,1",
-            "rows 2 and 4 both describe 'p/L' and differ in z",
+            "rows 2 and 4 both describe one breast and differ in z",
         ),
-        ("patient_id,laterality,y p,B,0 p,R,1", "rows 2 and 3 both describe 'p/R'"),
+        ("patient_id,laterality,y p,B,0 p,R,1", "rows 2 and 3 both describe one breast"),
     ],
 )
 def test_key_with_two_values_is_a_usage_error_that_names_it(csv: str, message: str) -> None:

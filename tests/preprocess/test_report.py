@@ -297,7 +297,7 @@ def test_card_has_front_matter_counts_and_loaders(tmp_path: Path) -> None:
     _, front, body = (tmp_path / "dataset_card.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["configs"][0]["data_files"][0]["path"] == "fold=*/*.parquet"
     assert "| found | 29 |" in body
-    assert "| `cancer` | breast | int64 | 24 | 3 (12.5 %) |" in body
+    assert "| cancer | breast | int64 | 24 | 3 (12.5 %) |" in body
     assert all(f"| `{name}` |" in body for name in COLUMN_NAMES)
     for block in re.findall(r"```python\n(.*?)```", body, flags=re.S):
         compile(block, "card", "exec")
