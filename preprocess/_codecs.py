@@ -19,14 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess import openjpeg
+from preprocess._canary import with_canary
 from preprocess.codestream import compression_of, repair
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression, ImageHeader
 from preprocess.stored import Samples, stored_dtype
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_RLE_SLACK = 1_024
-"""Bytes a segment may expand to beyond its plane: trailing padding that some writers add."""
+_LOSSLESS_WAVELETS = frozenset(
+    ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
+)
+_RLE_SLACK = 1
+"""Bytes a segment may expand to beyond its plane: the padding to even length, if taken for a code."""
 
 
 def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | None, level: int) -> Samples:
@@ -44,14 +48,35 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
         raise RejectedInput("codestream_invalid", "the compressed frame was not read")
     codestream = repair(payload, facts)
     if compression in (Compression.JPEG_2000, Compression.HTJ2K):
-        values = openjpeg.decode(codestream, level)
+        whole = facts.lossless and image.transfer_syntax_uid in _LOSSLESS_WAVELETS
+        values = openjpeg.decode(codestream, level, lossless=whole)
         return Samples(values, facts.precision, facts.signed, "openjpeg")
     if compression is Compression.JPEG_LS:
         decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
     # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
-    decoded = _imagecodecs(imagecodecs.jpeg8_decode, codestream)
+    lossless = compression is Compression.JPEG_LOSSLESS
+    decoded = _jpeg_lossless(codestream, facts) if lossless else _jpeg(codestream)
     return Samples(decoded, image.bits_allocated, False, "libjpeg-turbo")
+
+
+def _jpeg(codestream: bytes) -> npt.NDArray[np.integer[Any]]:
+    return _imagecodecs(imagecodecs.jpeg8_decode, codestream)
+
+
+def _jpeg_lossless(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:
+    """JPEG Lossless, whose entropy-coded data must hold the declared pixels and no more."""
+    canary = with_canary(codestream)
+    decoded = _jpeg(canary.data if canary else codestream)
+    if canary is not None:
+        if not canary.survived(decoded):
+            raise RejectedInput(
+                "decode_failed", "the entropy-coded data hold more or fewer pixels than declared"
+            )
+        decoded = decoded[:-1]
+    if int(decoded.max()) >> facts.precision:
+        raise RejectedInput("decode_failed", f"decoded values of more than {facts.precision} bits")
+    return decoded
 
 
 def _imagecodecs(
@@ -96,9 +121,11 @@ def _rle(payload: bytes, image: ImageHeader) -> Samples:
 
 def _packbits(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
     try:
-        plane = imagecodecs.packbits_decode(segment, out=size + _RLE_SLACK)
+        plane = imagecodecs.packbits_decode(segment, out=size + _RLE_SLACK + 1)
     except (imagecodecs.PackbitsError, ValueError) as error:
         raise RejectedInput("decode_failed", str(error)) from None
     if len(plane) < size:
         raise RejectedInput("codestream_truncated", f"an RLE segment of {len(plane)} bytes, {size} needed")
+    if len(plane) > size + _RLE_SLACK:
+        raise RejectedInput("decode_failed", f"an RLE segment of more than the {size} bytes needed")
     return np.frombuffer(plane, dtype=np.uint8, count=size)

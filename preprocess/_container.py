@@ -126,7 +126,12 @@ def inflate(data: bytes, config: ResultConfig) -> bytes:
         raise RejectedInput("corrupt_header", "the deflated data set cannot be inflated") from None
     if not stream.eof:
         raise RejectedInput("corrupt_header", "the deflated data set ends early")
-    return b"".join(parts)
+    inflated = b"".join(parts)
+    # Some writers leave gzip's trailer, which is a checksum; others pad. Anything else is left of damage.
+    trailer = struct.pack("<II", zlib.crc32(inflated), len(inflated) & 0xFFFFFFFF)
+    if stream.unused_data.strip(b"\0") and stream.unused_data != trailer:
+        raise RejectedInput("corrupt_header", "neither padding nor a checksum follows the deflated data set")
+    return inflated
 
 
 def _meta_start(data: bytes) -> int | None:

@@ -18,6 +18,8 @@ from preprocess.errors import RejectedInput
 
 _END_OF_IMAGE = b"\xff\xd9"
 _TRAILER = 10
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_SEQUENCE_END = struct.pack("<HH", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF)
 
 
 class Fragment(NamedTuple):
@@ -76,6 +78,36 @@ def check_native_length(available: int, frame_bytes: int, frame: int) -> None:
         raise RejectedInput("pixel_data_length", f"{available} bytes of {needed} that the frame needs")
 
 
+def check_native_surplus(value: bytes, needed: int, row_bytes: int) -> None:
+    """Refuse native Pixel Data that hold more than all frames and some padding: a size that is too small.
+
+    Args:
+        value: Pixel Data, as far as the file goes.
+        needed: Bytes of all frames.
+        row_bytes: Bytes of a row: no writer pads with more zeros than that.
+
+    Raises:
+        RejectedInput: pixel_data_length.
+    """
+    surplus = len(value) - needed
+    if surplus > max(row_bytes, 1) or (surplus > 1 and any(value[needed:])):
+        raise RejectedInput("pixel_data_length", f"{surplus} bytes more than the {needed} of all frames")
+
+
+def check_after_pixels(data: bytes, end: int, *, little: bool) -> None:
+    """Refuse what cannot follow Pixel Data: neither zeros nor a data element of a higher tag, so bytes moved.
+
+    Raises:
+        RejectedInput: pixel_data_length.
+    """
+    head = data[end : end + 8]
+    if not head or (not any(head) and not any(data[end:])):
+        return
+    group, element = struct.unpack_from("<HH" if little else ">HH", head.ljust(4, b"\0"))
+    if len(head) < 8 or (group, element) <= _PIXEL_DATA:
+        raise RejectedInput("pixel_data_length", "Pixel Data are followed by bytes that are no data element")
+
+
 def encapsulated_frame(
     data: bytes, start: int, frames: int, frame: int, extended: OffsetTable | None = None
 ) -> bytes:
@@ -101,6 +133,17 @@ def encapsulated_frame(
     if len(chosen) == 1:
         return data[chosen[0].start : chosen[0].end]
     return b"".join(data[fragment.start : fragment.end] for fragment in chosen)
+
+
+def end_of_fragments(data: bytes, start: int) -> int:
+    """Where encapsulated Pixel Data end: after the delimiter, or after the last fragment where it is missing.
+
+    Raises:
+        RejectedInput: invalid_encapsulation.
+    """
+    _, fragments = read_fragments(data, start)
+    end = fragments[-1].end if fragments else start + 8
+    return end + 8 if data[end : end + 4] == _SEQUENCE_END else end
 
 
 def read_fragments(data: bytes, start: int) -> tuple[tuple[int, ...], list[Fragment]]:

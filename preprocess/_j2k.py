@@ -17,6 +17,7 @@ EOC_BYTES = b"\xff\xd9"
 
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _PROGRESSIONS = ("LRCP", "RLCP", "RPCL", "PCRL", "CPRL")
+_PREDICTABLE_TERMINATION, _HT_BLOCKS = 0x10, 0x40
 _MAX_BOXES = 1_000
 _MAX_SEGMENTS = 200_000
 """Marker segments in one stream; more than any encoder writes (65,535 tiles with a COD each)."""
@@ -241,6 +242,33 @@ def _coding_style(style: int, parameters: bytes, walk: _Walk) -> None:
         raise RejectedInput("unsupported_codestream", "a wavelet transform beyond 5/3 and 9/7")
     walk.levels.add(levels)
     walk.reversible.add(transform == 1)
+
+
+def with_termination_check(codestream: bytes) -> bytes:
+    """The same stream, with "predictable termination" declared in the main header's COD and COC.
+
+    The flag (T.800 Table A.19) changes no decoded value. It makes OpenJPEG compare where each code-block's
+    passes end with where its bytes end, which differ after nearly every damage to arithmetic-coded data, and
+    by no more than two bytes in what encoders write without it, too. HT code-blocks are left alone.
+
+    Args:
+        codestream: bare, with headers that `read_j2k` accepted.
+    """
+    changed = bytearray(codestream)
+    position = 2
+    while position + 4 <= len(codestream):
+        marker, length = struct.unpack_from(">HH", codestream, position)
+        if marker == SOT:
+            break
+        if 0xFF30 <= marker <= 0xFF3F:
+            position += 2
+            continue
+        # Scod, SGcod (4), levels, width, height, style; or Ccoc of one byte (one component), Scoc, levels, …
+        style = position + {COD: 12, COC: 9}.get(marker, len(codestream))
+        if style < len(codestream) and not changed[style] & _HT_BLOCKS:
+            changed[style] |= _PREDICTABLE_TERMINATION
+        position += 2 + length
+    return bytes(changed)
 
 
 def _tile_parts(data: bytes, position: int, end: int, walk: _Walk) -> None:

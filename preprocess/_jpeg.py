@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression
 
-SOI, EOI, SOS, LSE, SOF_LS = 0xD8, 0xD9, 0xDA, 0xF8, 0xF7
+SOI, EOI, SOS, DRI, LSE, SOF2, SOF_LS = 0xD8, 0xD9, 0xDA, 0xDD, 0xF8, 0xC2, 0xF7
 EOI_BYTES = b"\xff\xd9"
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -26,6 +26,9 @@ _MARKER_IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """In a scan FF00 is a stuffed byte, FFD0-7 are restarts, FFFF is fill (T.81 B.1.1)."""
 _MARKER_IN_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """In a JPEG-LS scan a bit is stuffed after FF, so only FF80 and above are markers (T.87 A.1)."""
+_ANY_MARKER_IN_SCAN = re.compile(rb"\xff[\x01-\xfe]")
+_ANY_MARKER_IN_LS_SCAN = re.compile(rb"\xff[\x80-\xfe]")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FILL = re.compile(rb"\xff+")
 _MAX_SEGMENTS = 20_000
 
@@ -42,6 +45,8 @@ class _Walk:
     columns: int = 0
     components: int = 0
     subsampled: bool = False
+    scans: int = 0
+    restarts: bool = False
     scan: bytes | None = None
     """Ss (or NEAR), Se (or ILV), Ah/Al of the first scan."""
     mapped: bool = False
@@ -98,7 +103,6 @@ def _walk(data: bytes, compression: Compression) -> _Walk:
     if not data.startswith(b"\xff\xd8\xff"):
         raise _invalid("no SOI at the start of the frame")
     walk, position = _Walk(), 2
-    in_scan = _MARKER_IN_LS_SCAN if compression is Compression.JPEG_LS else _MARKER_IN_SCAN
     for _ in range(_MAX_SEGMENTS):
         position = _next_marker(data, position)
         if position < 0:
@@ -114,9 +118,23 @@ def _walk(data: bytes, compression: Compression) -> _Walk:
         _note(marker, body, walk)
         position += 4 + len(body)
         if marker == SOS:
-            found = in_scan.search(data, position)
-            position = found.start() if found else len(data)
+            position = _end_of_scan(data, position, walk, compression)
     raise _invalid("too many marker segments")
+
+
+def _end_of_scan(data: bytes, position: int, walk: _Walk, compression: Compression) -> int:
+    """Position of the marker after entropy-coded data; restart markers are part of them where DRI said so."""
+    if compression is Compression.JPEG_LS:
+        pattern = _MARKER_IN_LS_SCAN if walk.restarts else _ANY_MARKER_IN_LS_SCAN
+    else:
+        pattern = _MARKER_IN_SCAN if walk.restarts else _ANY_MARKER_IN_SCAN
+    found = pattern.search(data, position)
+    end = found.start() if found else len(data)
+    if walk.restarts:
+        numbers = bytes(match[0][1] & 7 for match in _RESTART.finditer(data, position, end))
+        if any((number - index) % 8 for index, number in enumerate(numbers)):
+            raise _invalid("restart markers are not numbered in turn")
+    return end
 
 
 def _next_marker(data: bytes, position: int) -> int:
@@ -151,9 +169,14 @@ def _note(marker: int, body: bytes, walk: _Walk) -> None:
             raise _invalid("a scan before the frame header")
         if len(body) < 6 or len(body) != 4 + 2 * body[0]:
             raise _invalid("SOS has an impossible length")
+        walk.scans += 1
+        if walk.scans > 1 and walk.components == 1 and walk.frame != SOF2:
+            raise _invalid("two scans of one component")
         if walk.scan is None:
             walk.scan = body[-3:]
             walk.mapped |= walk.frame == SOF_LS and any(body[2:-3:2])
+    elif marker == DRI:
+        walk.restarts = any(body)
     elif marker == LSE and body[:1] in (b"\x02", b"\x03", b"\x04"):
         walk.mapped = True
 

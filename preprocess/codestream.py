@@ -29,6 +29,7 @@ _COMPRESSIONS = {
     "1.2.840.10008.1.2.4.202": Compression.HTJ2K,
     "1.2.840.10008.1.2.4.203": Compression.HTJ2K,
 }
+_PADDING = b"\x00\xff"
 _WAVELETS = frozenset({Compression.JPEG_2000, Compression.HTJ2K})
 _JPEGS = frozenset({Compression.JPEG, Compression.JPEG_LOSSLESS, Compression.JPEG_LS})
 
@@ -94,11 +95,14 @@ def repair(payload: bytes, facts: CodestreamFacts) -> bytes:
     A missing EOC is appended only where every tile-part that the stream declares is there in full.
 
     Raises:
-        RejectedInput: codestream_truncated.
+        RejectedInput: codestream_truncated; codestream_invalid where more than padding follows the end of a bare
+            stream: an end marker that came of damage.
     """
     if not facts.complete:
         raise RejectedInput("codestream_truncated", "the data end before all of the declared image is there")
     end = facts.codestream_start + facts.codestream_bytes
+    if not facts.boxed and payload[end:].strip(_PADDING):
+        raise RejectedInput("codestream_invalid", "the image ends before its data do")
     if facts.has_eoc and facts.codestream_start == 0 and end == len(payload):
         return payload
     codestream = payload[facts.codestream_start : end]

@@ -24,8 +24,11 @@ from preprocess._elements import PIXEL_DATA, Element, Header, read_header
 from preprocess._encapsulation import (
     NativeValue,
     OffsetTable,
+    check_after_pixels,
     check_native_length,
+    check_native_surplus,
     encapsulated_frame,
+    end_of_fragments,
     native_frame,
 )
 from preprocess._identity import read_identity, reject_non_images, uid, without_pixels
@@ -184,8 +187,15 @@ def _frame_bytes(image: ImageHeader) -> int:
 def _payload(parsed: _Parsed) -> bytes:
     pixel, image, data = parsed.pixel, parsed.image, parsed.container.data
     if parsed.compression is Compression.NATIVE:
+        check_native_surplus(
+            data[pixel.start : pixel.end],
+            _frame_bytes(image) * image.number_of_frames,
+            _frame_bytes(image) // image.rows,
+        )
+        check_after_pixels(data, pixel.end, little=parsed.container.encoding.little)
         value = NativeValue(data, pixel.start, min(pixel.end, len(data)))
         return native_frame(value, _frame_bytes(image), image.frame, swapped=_swapped(parsed))
+    check_after_pixels(data, end_of_fragments(data, pixel.start), little=True)
     extended = _extended_offsets(parsed.attributes)
     return encapsulated_frame(data, pixel.start, image.number_of_frames, image.frame, extended)
 

@@ -101,7 +101,10 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.PARSE, "Rows × columns exceed --max-pixels.", "Raise the limit if the image is genuine."
     ),
     "pixel_data_length": RejectCode(
-        Stage.PARSE, "Native Pixel Data is shorter than rows × columns need.", "The file is truncated."
+        Stage.PARSE,
+        "Native Pixel Data are shorter than rows × columns need, or longer by more than padding, or what "
+        "follows Pixel Data is no data element.",
+        "The file is truncated, or bytes of it moved; fetch it again.",
     ),
     "invalid_encapsulation": RejectCode(
         Stage.PARSE, "The fragments or offset tables of encapsulated Pixel Data make no sense.", "Re-export."

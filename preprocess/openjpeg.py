@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from preprocess._j2k import with_termination_check
 from preprocess.errors import RejectedInput
 
 MAX_PIXELS = 100_000_000
@@ -45,6 +46,18 @@ _PARAMETERS_BYTES = 16_384
 """opj_dparameters_t is 8,252 bytes in 2.5; the rest is room for later fields."""
 _END = c_size_t(-1).value or 0
 _MAX_MESSAGES = 4
+
+_HARMLESS_WARNINGS = (
+    b"Unknown marker",
+    b"Expected SOP marker",  # allowed to be missing (T.800 A.8.1)
+    b"Empty SOT marker",
+    b"TLM",  # an index, not used when a whole image is decoded
+    b"tlm",
+    b"COM",
+    b"JP2",
+    b"number of elements stored",
+)
+"""What OpenJPEG warns of in valid streams; every other warning says that data are damaged."""
 
 
 class _Component(ctypes.Structure):
@@ -174,13 +187,22 @@ class _Stream:
 
 
 class _Messages:
-    """What OpenJPEG says, kept instead of printed: the first few errors, or else warnings."""
+    """What OpenJPEG says, kept instead of printed: the first few errors, or else warnings.
 
-    def __init__(self) -> None:
+    A warning that data are damaged is an error here: OpenJPEG goes on and returns other pixels.
+    """
+
+    def __init__(self, *, lossless: bool) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self._lossless = lossless
         self.error_handler = _MESSAGE(lambda text, _: self._keep(self.errors, text))
-        self.warning_handler = _MESSAGE(lambda text, _: self._keep(self.warnings, text))
+        self.warning_handler = _MESSAGE(lambda text, _: self._warn(text))
+
+    def _warn(self, text: bytes | None) -> None:
+        self._keep(
+            self.errors if text and _means_damage(text, lossless=self._lossless) else self.warnings, text
+        )
 
     @staticmethod
     def _keep(kept: list[str], text: bytes | None) -> None:
@@ -192,6 +214,13 @@ class _Messages:
         text = "; ".join(self.errors or self.warnings) or "no reason given"
         code = "out_of_memory" if "memory" in text.lower() else "decode_failed"
         return RejectedInput(code, f"OpenJPEG: {text}")
+
+
+def _means_damage(warning: bytes, *, lossless: bool) -> bool:
+    # Bytes invented beyond a code-block's end: encoders that meet a rate cut code-blocks short.
+    if b"synthesized" in warning:
+        return lossless
+    return not any(words in warning for words in _HARMLESS_WARNINGS)
 
 
 @contextmanager
@@ -212,12 +241,13 @@ def _codec(level: int, messages: _Messages) -> Iterator[c_void_p]:
         lib.opj_destroy_codec(codec)
 
 
-def decode(codestream: bytes, level: int = 0) -> npt.NDArray[np.int32]:
+def decode(codestream: bytes, level: int = 0, *, lossless: bool = False) -> npt.NDArray[np.int32]:
     """Decode a one-component codestream at a wavelet level, on this thread, without the GIL.
 
     Args:
         codestream: bare and complete, EOC included.
         level: wavelet levels to leave out, at most the codestream's own.
+        lossless: whether the stream is declared to hold all of the image, so that no code-block may be cut short.
 
     Returns:
         int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0.
@@ -225,8 +255,15 @@ def decode(codestream: bytes, level: int = 0) -> npt.NDArray[np.int32]:
     Raises:
         RejectedInput: decode_failed or out_of_memory with OpenJPEG's own words; too_many_pixels;
             unsupported_codestream for more than one component.
+
+    A code-block whose passes end elsewhere than its bytes is damage, and decode_failed: see
+    `with_termination_check`.
     """
-    lib, messages, stream = library(), _Messages(), _Stream(codestream)
+    lib, messages, stream = (
+        library(),
+        _Messages(lossless=lossless),
+        _Stream(with_termination_check(codestream)),
+    )
     image = _ImagePointer()
     try:
         with _codec(level, messages) as codec:

@@ -128,9 +128,13 @@ def test_a_frame_of_several_is_taken_where_the_config_says_so(tmp_path, policy, 
     assert (instance.image.frame, instance.image.number_of_frames) == (frame, 3)
 
 
-def test_undeclared_frames_and_padding_are_left_alone(tmp_path):
+def test_padding_is_left_alone_and_undeclared_pixels_are_refused(tmp_path):
     first = struct.pack("<24H", *range(24))
-    assert parsed(tmp_path, image_file({PIXELS: ("OW", first + b"\xff" * 480)})).payload == first
+    row = 2 * 6
+    for padding in (b"\0" * row, b"\0", b"\xff"):
+        assert parsed(tmp_path, image_file({PIXELS: ("OW", first + padding)})).payload == first
+    for surplus in (b"\0" * (row + 1), b"\0\1", first):
+        assert rejection(tmp_path, image_file({PIXELS: ("OW", first + surplus)})) == "pixel_data_length"
     zero = image_file({FRAMES: text("IS", "0"), PIXELS: ("OW", first)})
     assert parsed(tmp_path, zero).image.number_of_frames == 1
 

@@ -16,7 +16,7 @@ from preprocess.errors import RejectedInput
 from preprocess.records import SourceFile
 from tests.preprocess.dicom_maker import image_file
 
-DATA = image_file() + b"\1" * 100_000
+DATA = image_file() + b"\0" * 100_000
 
 
 def refusal(source: SourceFile, limit: int = 1_000_000) -> str:

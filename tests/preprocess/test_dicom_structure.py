@@ -108,8 +108,12 @@ def test_a_header_longer_than_the_first_read_is_read(tmp_path):
     assert parsed(tmp_path, with_private(long)).image.rows == 4
 
 
-def test_bytes_after_pixel_data_are_not_looked_at(tmp_path):
-    assert len(parsed(tmp_path, image_file() + b"garbage").payload) == 48
+def test_after_pixel_data_come_higher_elements_or_zeros_and_nothing_else(tmp_path):
+    signatures = element(0xFFFAFFFA, ("SQ", b""))
+    for tail in (b"\0" * 7, b"\0" * 4096, signatures, element(0xFFFCFFFC, ("OB", b"\1" * 10))):
+        assert len(parsed(tmp_path, image_file() + tail).payload) == 48
+    for tail in (b"\1", b"garbage", element(0x00280010, ("US", b"\1\0")), b"\0" * 100 + b"\1"):
+        assert rejection(tmp_path, image_file() + tail) == "pixel_data_length"
 
 
 def test_zeros_after_the_last_element_are_no_elements(tmp_path):
