@@ -18,7 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from preprocess import output
 from preprocess.discover import contains
 from preprocess.errors import UNCOUNTED_CODES, BcdError, RunAborted, UsageError
-from preprocess.executors.local import LocalExecutor, Record
+from preprocess.executors.base import Executor, Record
+from preprocess.executors.local import LocalExecutor
 from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
@@ -28,7 +29,7 @@ from preprocess.places import Place
 from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Reporter, Silent
-from preprocess.records import Status
+from preprocess.records import SourceFile, Status
 from preprocess.report import write_report
 from preprocess.schema import InstanceRow, duplicate_row, rejected_row
 from preprocess.shards import ShardResult, load_finished
@@ -76,7 +77,7 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
         return _run(request, executor, lock, reporter)
 
 
-def _run(request: RunRequest, executor: LocalExecutor, lock: Lock, reporter: Reporter) -> RunSummary:
+def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
     pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
     plan = make_plan(request, executor, reporter)
@@ -122,17 +123,28 @@ def _run(request: RunRequest, executor: LocalExecutor, lock: Lock, reporter: Rep
 def _shard_tasks(
     request: RunRequest, plan: Plan, todo: Sequence[ShardPlan], pseudonyms: Pseudonyms
 ) -> Iterator[ShardTask]:
-    contact = contact_sources([source for shard in plan.shards for source in shard.sources])
-    for shard in todo:
+    contact = {source.source for source in contact_sources(_Sources(plan.shards))}
+    for planned in todo:
+        shard = planned.unpacked()
         yield ShardTask(
-            shard.sources,
+            tuple(shard.sources),
             request.config.result,
             out=request.out,
             plan=shard,
             label_columns=plan.label_columns,
             pseudonyms=pseudonyms,
-            contact=frozenset(source.source for source in contact) & {s.source for s in shard.sources},
+            contact=frozenset(source.source for source in shard.sources if source.source in contact),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The inputs of all shards, again and again, one at a time."""
+
+    shards: Sequence[ShardPlan]
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        return (source for shard in self.shards for source in shard.sources)
 
 
 def _other_rows(plan: Plan) -> Iterator[InstanceRow]:

@@ -6,7 +6,9 @@ Out: their results, in the order in which they finish.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
 
 R_co = TypeVar("R_co", covariant=True)
@@ -44,8 +46,41 @@ class Task(Protocol[R_co]):
         ...
 
 
+@dataclass(slots=True)
+class Record:
+    """What a run's workers went through, for run.json."""
+
+    started: int = 0
+    lost: int = 0
+    tried_alone: int = 0
+    blamed: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    peak_worker_bytes: int = 0
+
+    def as_text(self) -> str:
+        """One line for people."""
+        causes = ", ".join(f"{name}: {count}" for name, count in sorted(self.causes.items()))
+        return (
+            f"{self.lost} worker processes were lost and replaced ({causes});"
+            f" {self.blamed.total()} images are to blame for it"
+        )
+
+    def as_json(self) -> dict[str, int | dict[str, int]]:
+        """For run.json."""
+        return {
+            "workers_started": self.started,
+            "workers_lost": self.lost,
+            "causes": dict(sorted(self.causes.items())),
+            "tried_alone": self.tried_alone,
+            "blamed": dict(sorted(self.blamed.items())),
+            "peak_worker_bytes": self.peak_worker_bytes,
+        }
+
+
 class Executor(Protocol):
     """Runs tasks somewhere. A task whose item kills, hangs or starves its process is redone without it."""
+
+    record: Record
 
     def run(self, tasks: Iterable[Task[R_co]]) -> Iterator[R_co]:
         """Yield every task's result as it finishes; raises RunAborted if the run cannot go on."""

@@ -26,7 +26,7 @@ from multiprocessing.connection import wait
 from typing import Generic, Self, TypeVar, cast
 
 from preprocess.errors import RunAborted
-from preprocess.executors.base import Task
+from preprocess.executors.base import Record, Task
 from preprocess.executors.process import Process
 from preprocess.executors.worker import At, Done, Failed, Faulted, Starved
 
@@ -107,37 +107,6 @@ class Worker(Generic[R]):
     verdict: Cause | None = None
     """Why it ended, if it could still say so."""
     used: bool = False
-
-
-@dataclass(slots=True)
-class Record:
-    """What a run's workers went through, for run.json."""
-
-    started: int = 0
-    lost: int = 0
-    tried_alone: int = 0
-    blamed: Counter[str] = field(default_factory=Counter)
-    causes: Counter[str] = field(default_factory=Counter)
-    peak_worker_bytes: int = 0
-
-    def as_text(self) -> str:
-        """One line for people."""
-        causes = ", ".join(f"{name}: {count}" for name, count in sorted(self.causes.items()))
-        return (
-            f"{self.lost} worker processes were lost and replaced ({causes});"
-            f" {self.blamed.total()} images are to blame for it"
-        )
-
-    def as_json(self) -> dict[str, int | dict[str, int]]:
-        """For run.json."""
-        return {
-            "workers_started": self.started,
-            "workers_lost": self.lost,
-            "causes": dict(sorted(self.causes.items())),
-            "tried_alone": self.tried_alone,
-            "blamed": dict(sorted(self.blamed.items())),
-            "peak_worker_bytes": self.peak_worker_bytes,
-        }
 
 
 class LocalExecutor:
