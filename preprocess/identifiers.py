@@ -104,7 +104,9 @@ class Pseudonyms:
 
 def refuse_inside(out: Place, key_file: Path) -> None:
     """Refuse a key inside OUT, where it would be handed on with the data. Raises UsageError."""
-    if isinstance(out, Path) and os.path.realpath(key_file).startswith(f"{os.path.realpath(out).rstrip('/')}/"):
+    if isinstance(out, Path) and os.path.realpath(key_file).startswith(
+        f"{os.path.realpath(out).rstrip('/')}/"
+    ):
         raise UsageError(f"the key {key_file} lies inside {out}: whoever gets the data would get the key")
 
 

@@ -22,7 +22,9 @@ from preprocess.places import Place, read_bytes
 _KEY_CHECK = "key.json"
 
 
-def pseudonyms_of(out: Place, config: ResultConfig, given: str | None, *, reading: bool = False) -> Pseudonyms:
+def pseudonyms_of(
+    out: Place, config: ResultConfig, given: str | None, *, reading: bool = False
+) -> Pseudonyms:
     """Pseudonyms for OUT; a key is made only for a dataset that has none, and never where only `reading`.
 
     Raises:
@@ -44,7 +46,9 @@ def pseudonyms_of(out: Place, config: ResultConfig, given: str | None, *, readin
 def _stored_check(out: Place) -> str | None:
     """The check value of the key that OUT was made with; None if OUT is new."""
     for path, name in ((out / MANIFEST, "identifiers_key_check"), (out / STATE / _KEY_CHECK, "check")):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError
+        ):
             check = json.loads(read_bytes(path)).get(name)
             if isinstance(check, str):
                 return check
