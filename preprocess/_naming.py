@@ -8,11 +8,13 @@ Out: Named: one Found per file under a unique name that depends neither on argum
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from preprocess._found import ARCHIVE_SUFFIX, Findings, Found
+from preprocess._found import ARCHIVE_SUFFIX, Findings, Found, FoundCodec
 from preprocess.errors import RejectedInput
 from preprocess.names import MEMBER_SEPARATOR, safe_name, safe_path, with_suffix
+from preprocess.packed import Packed, recurring
 from preprocess.records import SourceFile
 
 _MAX_HASHED_BYTES = 1 << 32
@@ -20,9 +22,10 @@ _MAX_HASHED_BYTES = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Files by their unique names."""
+    """Every file once, with its unique name."""
 
-    files: dict[str, Found]
+    files: Packed[Found]
+    """In the order of their names' UTF-8 bytes, each with its `source`."""
     listed_twice: tuple[tuple[int, int], ...]
     """Rows of lists that name the same file."""
 
@@ -32,26 +35,42 @@ def give_names(findings: Findings) -> Named:
 
     Of several ways the one without links and with the smallest name is kept.
     """
-    tops = _tops({found.root for found in findings.found})
-    several = len(set(tops.values())) > 1
-    best: dict[str, tuple[tuple[bool, str, str], Found]] = {}
+    found = findings.found
+    tops = _tops({one.root for one in found})
+    top_names = findings.root_names if len(set(tops.values())) > 1 else {}
+    same, gone, listed_twice = _same_files(found, tops, top_names)
+    rows = [row for row in range(len(found)) if row not in gone]
+    names = [_name(one, tops[one.root], top_names) for row, one in enumerate(found) if row not in gone]
+    _make_unique(names, lambda place: found[rows[place]])
+    files: Packed[Found] = Packed(FoundCodec())
+    for place in sorted(range(len(rows)), key=names.__getitem__):  # code points sort as UTF-8 does
+        one = same.get(rows[place]) or found[rows[place]]
+        one.source = names[place]
+        files.append(one)
+    return Named(files, listed_twice)
+
+
+def _same_files(
+    found: Sequence[Found], tops: dict[str, str], top_names: dict[str, str]
+) -> tuple[dict[int, Found], set[int], tuple[tuple[int, int], ...]]:
+    """Files found in several ways: the way to keep of each, by its place; the other places; rows of lists."""
+    best: dict[str, tuple[tuple[bool, str, str], Found, int]] = {}
+    gone: set[int] = set()
     listed_twice = []
-    for found in findings.found:
-        name = _name(found, tops[found.root], findings.root_names if several else {})
-        rank = (found.linked, name, found.path)
-        known = best.setdefault(found.key, (rank, found))
-        if known[1] is found:
+    for place in recurring(one.key for one in found):
+        one = found[place]
+        rank = (one.linked, _name(one, tops[one.root], top_names), one.path)
+        known = best.setdefault(one.key, (rank, one, place))
+        if known[1] is one:
             continue
-        if known[1].row is not None and found.row is not None:
-            listed_twice.append((known[1].row, found.row))
-        winner, loser = (found, known[1]) if rank < known[0] else (known[1], found)
+        if known[1].row is not None and one.row is not None:
+            listed_twice.append((known[1].row, one.row))
+        winner, loser = (one, known[1]) if rank < known[0] else (known[1], one)
         winner.explicit |= loser.explicit
         winner.row = loser.row if winner.row is None else winner.row
-        best[found.key] = (min(rank, known[0]), winner)
-    by_name: dict[str, list[Found]] = {}
-    for rank, found in best.values():
-        by_name.setdefault(rank[1], []).append(found)
-    return Named(_unique(by_name), tuple(listed_twice))
+        gone.add(known[2] if winner is one else place)
+        best[one.key] = (min(rank, known[0]), winner, place if winner is one else known[2])
+    return {place: one for _, one, place in best.values()}, gone, tuple(listed_twice)
 
 
 def layout_path(found: Found) -> str:
@@ -77,29 +96,31 @@ def _tops(roots: set[str]) -> dict[str, str]:
 def _name(found: Found, top: str, top_names: dict[str, str]) -> str:
     """The name below the outermost root, which itself leads where there are several (`top_names`)."""
     lead = f"{found.root[len(top) :]}/".lstrip("/")
-    if top_names:
-        lead = f"{safe_name(top_names[top] or 'root')}/{lead}"
+    first = f"{safe_name(top_names[top] or 'root')}/" if top_names else ""
     if found.member is None:
-        return safe_path(lead + found.relative)
+        return first + safe_path(lead + found.relative)
     archive = found.relative[: -len(MEMBER_SEPARATOR + found.member)]
     member = safe_path(found.member, backslash_separates=True) or safe_name("")
-    return f"{safe_path(lead + archive)}{MEMBER_SEPARATOR}{member}"
+    return f"{first}{safe_path(lead + archive)}{MEMBER_SEPARATOR}{member}"
 
 
-def _unique(by_name: dict[str, list[Found]]) -> dict[str, Found]:
+def _make_unique(names: list[str], found: Callable[[int], Found]) -> None:
     """Names that several files would have get a suffix made of each one's content."""
-    files = {name: found[0] for name, found in by_name.items() if len(found) == 1}
-    for name in sorted(by_name, key=str.encode):
-        if len(by_name[name]) == 1:
-            continue
-        for digest, _, found in sorted((_digest(f), f.key, f) for f in by_name[name]):
+    by_name: dict[str, list[int]] = {}
+    for place in recurring(names):
+        by_name.setdefault(names[place], []).append(place)
+    clashing = sorted(name for name, places in by_name.items() if len(places) > 1)
+    taken = set(names).difference(clashing) if clashing else set()
+    for name in clashing:
+        files = [(_digest(found(place)), found(place).key, place) for place in by_name[name]]
+        for digest, _, place in sorted(files):
             suffix, copies = digest, 1
             # Files with the same content may swap names: nobody can tell.
-            while (unique := with_suffix(name, suffix)) in files:
+            while (unique := with_suffix(name, suffix)) in taken:
                 copies += 1
                 suffix = f"{digest}-{copies}"
-            files[unique] = found
-    return files
+            taken.add(unique)
+            names[place] = unique
 
 
 def _digest(found: Found) -> str:

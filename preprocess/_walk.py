@@ -86,7 +86,7 @@ def _entry(entry: os.DirEntry[str], found: Found, findings: Findings) -> None:
     if regular:  # or a link that leads nowhere: unreadable, which is for the Reject to say
         findings.meet(found, partial(head_of_file, entry.path))
     else:
-        findings.ignored.add(found.key)  # pipes, sockets and devices are never opened
+        findings.ignored.append(found.key)  # pipes, sockets and devices are never opened
 
 
 def head_of_file(path: str) -> bytes:

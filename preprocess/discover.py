@@ -21,8 +21,9 @@ from preprocess._naming import Named, give_names, layout_path
 from preprocess.errors import UsageError
 from preprocess.inputs import find, glob_base
 from preprocess.label_groups import LabelSource, Role, merged
-from preprocess.labels import LabelTable, build, labelled
-from preprocess.layouts import AUTO, Layout, Place, place, profile_of, select
+from preprocess.labels import LabelTable, RowSet, build, labelled
+from preprocess.layouts import AUTO, Layout, place, profile_of, select
+from preprocess.packed import Packed, SourceCodec
 from preprocess.records import Identity, Label, LabelColumn, SourceFile
 from preprocess.tables import is_url, read_table, stack
 
@@ -31,7 +32,7 @@ from preprocess.tables import is_url, read_table, stack
 class Discovery:
     """What was found behind the inputs."""
 
-    sources: tuple[SourceFile, ...]
+    sources: Sequence[SourceFile]
     """Sorted by the UTF-8 bytes of `source`, names unique."""
     ignored: int
     """Files in walks that are DICOM neither by name nor by content."""
@@ -63,20 +64,19 @@ def discover(inputs: Sequence[str], labels: str | None = None, layout: str = AUT
     if not inputs:
         raise UsageError("no inputs given")
     findings = find(inputs, _content_test())
+    ignored = findings.count_ignored()
     named = give_names(findings)
     if not named.files:
-        raise UsageError(
-            f"no DICOM found under {', '.join(sorted(inputs))} ({len(findings.ignored)} other files)"
-        )
-    places = {name: place(layout_path(found), forced) for name, found in named.files.items()}
-    table = build(_label_sources(findings, named, places, labels))
+        raise UsageError(f"no DICOM found under {', '.join(sorted(inputs))} ({ignored} other files)")
+    findings.found = named.files  # those as found are not needed any more, and they are many
+    table = build(_label_sources(findings, forced, labels))
     if table:
         table.check_list_rows(named.listed_twice)
-    sources, used = _sources(named, places, table)
+    sources, used, layouts = _sources(named, forced, table)
     return Discovery(
         sources=sources,
-        ignored=len(findings.ignored.difference(found.key for found in named.files.values())),
-        layout="+".join(sorted({followed.name for followed, _ in places.values()})),
+        ignored=ignored,
+        layout="+".join(sorted(layouts)),
         labels=table,
         label_columns=table.columns if table else (),
         label_rows_unmatched=table.unmatched(used) if table else 0,
@@ -113,12 +113,10 @@ def _content_test() -> Callable[[bytes], bool]:
     return looks_like_dicom
 
 
-def _label_sources(
-    findings: Findings, named: Named, places: dict[str, tuple[Layout, Place]], labels: str | None
-) -> list[LabelSource]:
+def _label_sources(findings: Findings, forced: Layout | None, labels: str | None) -> list[LabelSource]:
     """Every table with its part: an explicit --labels leaves the others their identity columns only."""
     only = labels is not None
-    beside = tables_beside((named.files[name], where) for name, (_, where) in places.items())
+    beside = tables_beside((found, place(layout_path(found), forced)[1]) for found in findings.found)
     sources = [LabelSource(table, profile_of(table), identity_only=only) for table in beside]
     if findings.lists:
         listed = stack("lists of inputs", findings.lists)
@@ -130,22 +128,24 @@ def _label_sources(
 
 
 def _sources(
-    named: Named, places: dict[str, tuple[Layout, Place]], table: LabelTable | None
-) -> tuple[tuple[SourceFile, ...], set[tuple[int, int]]]:
-    """Sources in order, and the label rows that found one."""
-    used: set[tuple[int, int]] = set()
-    sources = []
-    for name in sorted(named.files, key=str.encode):
-        found, identity = named.files[name], places[name][1].identity
+    named: Named, forced: Layout | None, table: LabelTable | None
+) -> tuple[Packed[SourceFile], RowSet, set[str]]:
+    """Sources in order, the label rows that found one, and the names of the layouts they follow."""
+    used, layouts = RowSet(), set()
+    sources: Packed[SourceFile] = Packed(SourceCodec())
+    for found in named.files:
+        layout, where = place(layout_path(found), forced)
+        layouts.add(layout.name)
+        identity = where.identity
         labels: tuple[Label, ...] = ()
         if table and found.row is not None:
             listed, labels = table.of_list_row(found.row)
             identity = merged(listed, identity)
-        source = SourceFile(name, found.path, found.member, found.explicit, identity, labels)
+        source = SourceFile(found.source, found.path, found.member, found.explicit, identity, labels)
         source, match = labelled(table, source, Identity(), None)
         used.update(match.rows)
         sources.append(source)
-    return tuple(sources), used
+    return sources, used, layouts
 
 
 def _notes(findings: Findings, table: LabelTable | None) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ Out: the files that stay, and for each other one why it goes. Never depends on w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preprocess.errors import Stage
+from preprocess.packed import recurring
 from preprocess.records import Reject, ScannedFile
 from preprocess.tasks import Probe
 
@@ -24,10 +25,11 @@ class Duplicate:
     file_sha256: str
 
 
-def shared_uids(scanned: Iterable[ScannedFile]) -> tuple[tuple[ScannedFile, ...], ...]:
+def shared_uids(scanned: Sequence[ScannedFile]) -> tuple[tuple[ScannedFile, ...], ...]:
     """Groups of at least two files with one SOP Instance UID; an absent UID is never a key."""
     groups: defaultdict[str, list[ScannedFile]] = defaultdict(list)
-    for file in scanned:
+    for place in recurring(file.sop_instance_uid or at for at, file in enumerate(scanned)):
+        file = scanned[place]
         if file.sop_instance_uid:
             groups[file.sop_instance_uid].append(file)
     return tuple(tuple(group) for _, group in sorted(groups.items()) if len(group) > 1)

@@ -116,7 +116,7 @@ def _glob(text: str, findings: Findings) -> set[str]:
             real_folder[folder] = real_path(folder)
         found = Found(f"{real_folder[folder]}/{name}", path, None, root, os.path.relpath(path, base))
         if os.path.exists(path) and not os.path.isfile(path):
-            findings.ignored.add(found.key)  # pipes, sockets and devices are never opened
+            findings.ignored.append(found.key)  # pipes, sockets and devices are never opened
         elif not (_is_archive(path) and members(path, found, findings)):
             findings.meet(found, partial(head_of_file, path))
     return folders

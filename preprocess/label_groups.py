@@ -7,11 +7,16 @@ Out: Group: finds the row that describes an image (labels.py combines groups int
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import repeat
 from operator import attrgetter
 
+import numpy as np
+
+from preprocess.columns import Column, Rows
 from preprocess.errors import UsageError
 from preprocess.label_values import (
     IDENTITY_ALIASES,
@@ -99,16 +104,25 @@ class Group:
     identity_only: bool
     level: LabelLevel
     names: list[str]
+    rows: Rows[LabelValue]
     kinds: list[str]
     levels: list[LabelLevel]
-    rows: list[tuple[LabelValue, ...]]
-    identities: list[Identity]
-    images: list[Cell]
+    who: Rows[Cell]
+    """Fields of Identity."""
+    images: Column[Cell]
     """Image id, or the stem of its path, that each row is said of."""
-    first_of: list[int] = field(default_factory=list)
+    first_of: array[int] = field(default_factory=lambda: array("Q"))
     """Row → the first row with the same key (itself where there is none before, or no key)."""
+    agreed: dict[int, Identity] = field(default_factory=dict)
+    """Row → its identity, where that is not what its cells say."""
     by_key: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """Key of the join → first row; of images only those whose name alone is ambiguous."""
     by_image: dict[str, int] = field(default_factory=dict)
+    """Image → first row, or _AMBIGUOUS."""
+
+    def identity(self, row: int) -> Identity:
+        """Who a row is about."""
+        return self.agreed.get(row) or Identity(*self.who[row])
 
     def find(self, known: Identity, uid: str | None, name: str | None) -> int | None:
         """The row that describes an image, or None."""
@@ -123,17 +137,18 @@ class Group:
         for image in (uid, known.image_id, name):
             if not image:
                 continue
-            row = self.by_key.get((known.patient_id or "", image))
-            if row is not None:
-                return row
-            row = self.by_image.get(image, _AMBIGUOUS)
+            row = self.by_image.get(image)
+            if row == _AMBIGUOUS:
+                row = self.by_key.get((known.patient_id or "", image))
+                if row is not None:
+                    return row
             # A UID names one image in the world; a file stem such as `1-1` only within its patient.
-            if row != _AMBIGUOUS and (image == uid or not self._contradicts(row, known)):
+            elif row is not None and (image == uid or not self._contradicts(row, known)):
                 return row
         return None
 
     def _contradicts(self, row: int, known: Identity) -> bool:
-        patient = self.identities[row].patient_id
+        patient = self.identity(row).patient_id
         return None not in (patient, known.patient_id) and patient != known.patient_id
 
 
@@ -158,12 +173,19 @@ def make_group(sources: list[LabelSource], notes: list[str]) -> Group:
     if role is Role.TABLE or len(derived.rows) == len(table.rows):
         table = derived  # the rows of a list belong to files and are not merged
     fields = _identity_columns(table, profile)
-    identities = _identities(table, fields)
+    who = Rows([_identity_column(table, name, fields) for name in _FIELDS], len(table.rows))
     names = [] if identity_only else _label_names(table, profile, fields, notes)
     level = _join_level(table, fields, role)
-    images = _images(table, identities)
-    group = Group(table.name, role, identity_only, level, names, [], [], [], identities, images)
-    _fill(group, table, dict(profile.levels))
+    kinds, levels, labels = [], [], []
+    for column in names:
+        kind, values = _typed_column(table, column)
+        kinds.append(kind)
+        levels.append(_level(level, who, values, column, dict(profile.levels)))
+        labels.append(values)
+    rows = Rows(labels, len(table.rows))
+    group = Group(
+        table.name, role, identity_only, level, names, rows, kinds, levels, who, _images(table, who)
+    )
     _index(group)
     return group
 
@@ -180,28 +202,26 @@ def _identity_columns(table: Table, profile: TableProfile) -> dict[str, str]:
     fields: dict[str, str] = {}
     for alias, name in (*profile.identity, *IDENTITY_ALIASES.items()):
         # What looks like a person's name (PN components are separated by ^) identifies nobody here.
-        if alias in by_name and not any("^" in cell for cell in table.column(by_name[alias]) if cell):
+        if alias in by_name and not any("^" in cell for cell in table.column(by_name[alias]).values if cell):
             fields.setdefault(name, by_name[alias])
     return fields
 
 
-def _identities(table: Table, fields: dict[str, str]) -> list[Identity]:
-    columns: list[list[str | None]] = []
-    for name in _FIELDS:
-        cells: list[Cell] = [None] * len(table.rows)
-        if name in fields:
-            cells = identifiers(table.column(fields[name]))
-        columns.append([identity_value(name, cell) for cell in cells])
-    shared: dict[tuple[str | None, ...], Identity] = {}
-    return [shared.setdefault(row, Identity(*row)) for row in zip(*columns, strict=True)]
+def _identity_column(table: Table, name: str, fields: dict[str, str]) -> Column[Cell]:
+    """One field of Identity in the schema's words."""
+    if name not in fields:
+        return Column(repeat(None, len(table.rows)))
+    column = table.column(fields[name])
+    return column.map(identity_value(name, cell) for cell in identifiers(column.values))
 
 
-def _images(table: Table, identities: list[Identity]) -> list[Cell]:
+def _images(table: Table, who: Rows[Cell]) -> Column[Cell]:
     """What to find images by: their id, else the stem of their path (which is no image id of its own)."""
-    paths = path_column(table)
-    if paths is None or any(identity.image_id for identity in identities):
-        return [identity.image_id for identity in identities]
-    return [None if cell is None else stem(cell.replace("\\", "/")) for cell in table.column(paths)]
+    paths, images = path_column(table), who.columns[_FIELDS.index("image_id")]
+    if paths is None or any(images.values):
+        return images
+    column = table.column(paths)
+    return column.map(None if cell is None else stem(cell.replace("\\", "/")) for cell in column.values)
 
 
 def _label_names(table: Table, profile: TableProfile, fields: dict[str, str], notes: list[str]) -> list[str]:
@@ -210,7 +230,7 @@ def _label_names(table: Table, profile: TableProfile, fields: dict[str, str], no
     for column in table.columns:
         if column in taken or fold(column) in profile.leave_out or fold(column) in IDENTITY_ALIASES:
             continue
-        reason = why_not_label(column, table.column(column))
+        reason = why_not_label(column, table.column(column).values)
         if reason is None:
             names.append(column)
         elif reason:
@@ -228,74 +248,102 @@ def _join_level(table: Table, fields: dict[str, str], role: Role) -> LabelLevel:
     )
 
 
-def _fill(group: Group, table: Table, declared: dict[str, LabelLevel]) -> None:
-    """Type the label columns and settle what each is said of."""
-    columns: list[list[LabelValue]] = []
-    for name in group.names:
-        kind, values = typed(table.column(name), WELL_KNOWN_KINDS.get(fold(name), "string"))
-        group.kinds.append(kind)
-        group.levels.append(
-            _level(group, values, WELL_KNOWN_LEVELS.get(fold(name)), declared.get(fold(name)))
-        )
-        columns.append(values)
-    shared: dict[tuple[LabelValue, ...], tuple[LabelValue, ...]] = {}
-    rows = zip(*columns, strict=True) if columns else iter([()] * len(table.rows))
-    group.rows = [shared.setdefault(row, row) for row in rows]
+def _typed_column(table: Table, name: str) -> tuple[str, Column[LabelValue]]:
+    column = table.column(name)
+    kind, values = typed(column.values, WELL_KNOWN_KINDS.get(fold(name), "string"))
+    return kind, column.map(values)
 
 
 def _level(
-    group: Group, values: list[LabelValue], known: LabelLevel | None, declared: LabelLevel | None
+    join: LabelLevel,
+    who: Rows[Cell],
+    values: Column[LabelValue],
+    name: str,
+    declared_levels: dict[str, LabelLevel],
 ) -> LabelLevel:
     """The coarsest level, from the wished one on, that the table proves; else the join's own.
 
     A profile's declaration also holds where the table has no patients or sides to prove it by.
     """
-    wish = declared or known
-    if wish is None or group.level is LabelLevel.PATIENT:
-        return group.level
-    for level in FINENESS[FINENESS.index(wish) : FINENESS.index(group.level)]:
-        width = 1 if level is LabelLevel.PATIENT else 2
-        keys = [(i.patient_id, i.laterality)[:width] for i in group.identities]
-        complete = all(None not in key for key in keys)
+    declared = declared_levels.get(fold(name))
+    wish = declared or WELL_KNOWN_LEVELS.get(fold(name))
+    if wish is None or join is LabelLevel.PATIENT:
+        return join
+    for level in FINENESS[FINENESS.index(wish) : FINENESS.index(join)]:
+        fields = ("patient_id",) if level is LabelLevel.PATIENT else ("patient_id", "laterality")
+        keys = [who.columns[_FIELDS.index(field)] for field in fields]
+        complete = all(None not in key.values for key in keys)
         if _constant(keys, values) if complete else level is declared:
             return level
-    return group.level
+    return join
 
 
-def _constant(keys: Sequence[tuple[str | None, ...]], values: list[LabelValue]) -> bool:
-    first: dict[tuple[str | None, ...], LabelValue] = {}
-    return all(v is None or first.setdefault(k, v) == v for k, v in zip(keys, values, strict=True))
+def _constant(keys: Sequence[Column[Cell]], values: Column[LabelValue]) -> bool:
+    """Whether rows of one key have one value, apart from those that have none."""
+    key = np.zeros(len(values), np.int64)
+    for column in keys:
+        key = key * len(column.values) + column.codes()
+    known = np.array([value is not None for value in values.values], bool)[values.codes()]
+    key, value = key[known], values.codes()[known]
+    order = np.argsort(key, kind="stable")
+    key, value = key[order], value[order]
+    return not ((key[1:] == key[:-1]) & (value[1:] != value[:-1])).any()
 
 
 def _index(group: Group) -> None:
-    group.first_of = list(range(len(group.rows)))
+    group.first_of = array("Q", range(len(group.rows)))
     if group.role is not Role.LIST:
-        for row in range(len(group.rows)):
-            _index_row(group, row)
-    # "B" says of which breasts a row speaks; it is nobody's laterality.
-    both = [i for i, identity in enumerate(group.identities) if identity.laterality == "B"]
-    for row in both:
-        group.identities[row] = dataclasses.replace(group.identities[row], laterality=None)
+        for row, image in enumerate(group.images):
+            if group.level is LabelLevel.IMAGE:
+                _index_image(group, row, image)
+            else:
+                for key in _keys(group.level, group.identity(row)):
+                    _join_rows(group, group.by_key.setdefault(key, row), row, key)
+    _forget_both(group)
 
 
-def _index_row(group: Group, row: int) -> None:
-    identity, image = group.identities[row], group.images[row]
-    for key in _keys(group.level, identity, image):
-        first = group.by_key.setdefault(key, row)
-        group.first_of[row] = first
-        if first != row:
-            check_same(group, first, row, repr("/".join(part for part in key if part)))
-            group.identities[first] = _agreed(group.identities[first], identity)
-    if group.level is LabelLevel.IMAGE and image:
-        first = group.by_image.setdefault(image, row)
-        if group.first_of[row] != first:
-            group.by_image[image] = _AMBIGUOUS
+def _index_image(group: Group, row: int, image: Cell) -> None:
+    """By its name alone, as long as that is said of one patient; from then on with the patient."""
+    if not image:
+        return
+    first = group.by_image.setdefault(image, row)
+    if first == row:
+        return
+    patient = group.identity(row).patient_id or ""
+    if first != _AMBIGUOUS:
+        other = group.identity(first).patient_id or ""
+        if other == patient:
+            _join_rows(group, first, row, (patient, image))
+            return
+        group.by_key[other, image] = first
+        group.by_image[image] = _AMBIGUOUS
+    _join_rows(group, group.by_key.setdefault((patient, image), row), row, (patient, image))
 
 
-def _keys(level: LabelLevel, identity: Identity, image: Cell) -> list[tuple[str, ...]]:
+def _join_rows(group: Group, first: int, row: int, key: tuple[str, ...]) -> None:
+    """Note that two rows are about the same."""
+    group.first_of[row] = first
+    if first != row:
+        check_same(group, first, row, f"one {group.level.value}")
+        one, other = group.identity(first), group.identity(row)
+        if one != other:
+            group.agreed[first] = _agreed(one, other)
+
+
+def _forget_both(group: Group) -> None:
+    """Laterality "B" says of which breasts a row speaks; it is nobody's."""
+    at = _FIELDS.index("laterality")
+    columns = list(group.who.columns)
+    if "B" in columns[at].values:
+        columns[at] = columns[at].map(None if side == "B" else side for side in columns[at].values)
+        group.who = Rows(columns, len(group.who))
+    for row, identity in group.agreed.items():
+        if identity.laterality == "B":
+            group.agreed[row] = dataclasses.replace(identity, laterality=None)
+
+
+def _keys(level: LabelLevel, identity: Identity) -> list[tuple[str, ...]]:
     patient, side = identity.patient_id, identity.laterality
-    if level is LabelLevel.IMAGE:
-        return [(patient or "", image)] if image else []
     if patient is None or level is LabelLevel.PATIENT:
         return [(patient,)] if patient else []
     return [(patient, one) for one in ("LR" if side == "B" else side or "")]

@@ -133,7 +133,7 @@ def typed(cells: Sequence[Cell], default: str = "string") -> tuple[str, list[Lab
     if all(_INTEGER.fullmatch(c) or c.lower() in _BOOLEAN for c in present):
         return "int64", [None if c is None else _integer(c) for c in cells]
     if all(_FLOAT.fullmatch(c) for c in present):
-        return "float64", [None if c is None else float(c) for c in cells]
+        return "float64", [None if c is None else float(c) + 0.0 for c in cells]  # -0.0 is 0.0
     return "string", list(cells)
 
 

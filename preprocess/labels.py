@@ -13,7 +13,7 @@ keeps its labels, and after the scan with what the headers add (`join`), for lay
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from preprocess.label_groups import (
@@ -28,6 +28,7 @@ from preprocess.label_groups import (
 )
 from preprocess.label_values import cast, widest
 from preprocess.names import stem
+from preprocess.packed import Packed, ScannedCodec, SourceCodec
 from preprocess.records import (
     Identity,
     Label,
@@ -44,11 +45,15 @@ __all__ = [
     "LabelTable",
     "Match",
     "Role",
+    "RowSet",
     "TableProfile",
     "build",
     "join",
     "labelled",
 ]
+
+
+_MOST_SHARED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,32 @@ class Match:
     """(group, row) of every label row used."""
 
 
+class RowSet:
+    """(group, row) of label rows; a byte each."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, bytearray] = {}
+
+    def update(self, rows: Iterable[tuple[int, int]]) -> None:
+        """Add rows."""
+        for number, row in rows:
+            marks = self._groups.setdefault(number, bytearray())
+            if row >= len(marks):
+                marks.extend(bytes(row + 1 - len(marks)))
+            marks[row] = 1
+
+    def __contains__(self, item: object) -> bool:
+        assert isinstance(item, tuple)
+        number, row = item
+        marks = self._groups.get(number, b"")
+        return row < len(marks) and marks[row] == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """Files with labels, and how many rows and images found no partner."""
 
-    files: tuple[ScannedFile, ...]
+    files: Packed[ScannedFile]
     rows_unmatched: int
     images_unmatched: int
 
@@ -100,7 +126,7 @@ class LabelTable:
         for number, group in enumerate(self._groups):
             row = group.find(merged(layout, header), sop_instance_uid, stem)
             if row is not None:
-                layout = merged(layout, group.identities[row])
+                layout = merged(layout, group.identity(row))
                 if not group.identity_only:
                     found.append((number, row))
         return Match(layout, self._labels(found), tuple(found))
@@ -109,7 +135,7 @@ class LabelTable:
         """Identity and labels of a row of the input lists, counted over all lists in their order."""
         for number, group in enumerate(self._groups):
             if group.role is Role.LIST:
-                return group.identities[row], self._labels([(number, row)])
+                return group.identity(row), self._labels([(number, row)])
         raise IndexError(row)
 
     def check_list_rows(self, pairs: Iterable[tuple[int, int]]) -> None:
@@ -122,7 +148,7 @@ class LabelTable:
             for first, row in pairs if group.role is Role.LIST else ():
                 check_same(group, first, row, "one file")
 
-    def unmatched(self, used: set[tuple[int, int]]) -> int:
+    def unmatched(self, used: Container[tuple[int, int]]) -> int:
         """How many label rows found no image, given those that did."""
         return sum(
             (number, first) not in used
@@ -137,7 +163,9 @@ class LabelTable:
         key = tuple((number, self._groups[number].rows[row]) for number, row in rows)
         labels = self._shared.get(key)
         if labels is None:
-            labels = self._shared[key] = self._made(key)
+            labels = self._made(key)
+            if len(self._shared) < _MOST_SHARED:
+                self._shared[key] = labels
         return labels
 
     def _made(self, rows: tuple[tuple[int, tuple[LabelValue, ...]], ...]) -> tuple[Label, ...]:
@@ -161,8 +189,8 @@ def join(
     `rejected` sources take no part but their rows count as matched: their labels came at discovery.
     Idempotent; keeps order.
     """
-    used: set[tuple[int, int]] = set()
-    files = []
+    used = RowSet()
+    files: Packed[ScannedFile] = Packed(ScannedCodec(SourceCodec()))
     unlabelled = 0
     for file in scanned:
         source, match = labelled(table, file.source, file.identity, file.sop_instance_uid)
@@ -174,7 +202,7 @@ def join(
         used.update(labelled(table, source, Identity(), None)[1].rows)
     has_labels = table is not None and bool(table.columns)
     return Joined(
-        tuple(files),
+        files,
         rows_unmatched=table.unmatched(used) if table else 0,
         images_unmatched=unlabelled if has_labels else 0,
     )

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
 
 from preprocess.config import ResultConfig
 from preprocess.errors import REJECT_CODES, UsageError
 from preprocess.folds import PatientFacts, assign_folds
+from preprocess.packed import Packed, only_sources, pack_scanned, recurring
 from preprocess.records import Label, LabelColumn, LabelValue, Reject, ScannedFile, SourceFile
 from preprocess.schema import COLUMN_NAMES
 
@@ -32,9 +38,13 @@ class ShardPlan:
     name: str
     """`fold=K/part-NNNNN`: path relative to OUT, without extension."""
     fold: int
-    sources: tuple[SourceFile, ...] = field(repr=False)
-    file_bytes: tuple[int, ...] = field(repr=False)
+    sources: Sequence[SourceFile] = field(repr=False)
+    file_bytes: Sequence[int] = field(repr=False)
     label_columns: tuple[LabelColumn, ...] = field(default=(), repr=False)
+
+    def unpacked(self) -> ShardPlan:
+        """The same plan with its sources as values, to be handed to a worker."""
+        return replace(self, sources=tuple(self.sources))
 
     def key(self, config: ResultConfig) -> str:
         """Hex sha256 over place, config, label schema and what is known of each input: the resume key."""
@@ -75,22 +85,31 @@ def is_positive(labels: Sequence[Label], name: str | None) -> bool | None:
     return None if value is None else value == 1
 
 
-def split_ambiguous(scanned: Sequence[ScannedFile]) -> tuple[tuple[ScannedFile, ...], tuple[Reject, ...]]:
+def split_ambiguous(scanned: Iterable[ScannedFile]) -> tuple[Packed[ScannedFile], tuple[Reject, ...]]:
     """Of different inputs with one (patient_id, image_id) keep the first in source order; reject the others.
 
     Inputs that share a SOP Instance UID with the one kept stay: they are duplicates, or conflicting ones,
     which is for the duplicate rule to say. Both results are in source order.
     """
+    files = _in_source_order(pack_scanned(scanned))
     first: dict[tuple[str | None, str | None], ScannedFile] = {}
-    kept, rejects = [], []
-    for candidate in sorted(scanned, key=lambda s: utf8_key(s.source.source)):
+    rejects: dict[int, Reject] = {}
+    for place in recurring((file.identity.patient_id, file.identity.image_id) for file in files):
+        candidate = files[place]
         winner = first.setdefault((candidate.identity.patient_id, candidate.identity.image_id), candidate)
         uid = candidate.sop_instance_uid
-        if winner is candidate or (uid is not None and uid == winner.sop_instance_uid):
-            kept.append(candidate)
-        else:
-            rejects.append(_ambiguous(candidate))
-    return tuple(kept), tuple(rejects)
+        if winner is not candidate and (uid is None or uid != winner.sop_instance_uid):
+            rejects[place] = _ambiguous(candidate)
+    kept = files.take(place for place in range(len(files)) if place not in rejects) if rejects else files
+    return kept, tuple(rejects.values())
+
+
+def _in_source_order(files: Packed[ScannedFile]) -> Packed[ScannedFile]:
+    """Code points sort as UTF-8 bytes do."""
+    if all(one <= other for one, other in pairwise(file.source.source for file in files)):
+        return files
+    names = [file.source.source for file in files]
+    return files.take(sorted(range(len(files)), key=names.__getitem__))
 
 
 def _ambiguous(scanned: ScannedFile) -> Reject:
@@ -105,7 +124,7 @@ def _ambiguous(scanned: ScannedFile) -> Reject:
 
 
 def plan_shards(
-    scanned: Sequence[ScannedFile], config: ResultConfig, label_columns: Sequence[LabelColumn] = ()
+    scanned: Iterable[ScannedFile], config: ResultConfig, label_columns: Sequence[LabelColumn] = ()
 ) -> tuple[ShardPlan, ...]:
     """Plan folds and shards: at most `config.shard_images` per shard unless one patient has more.
 
@@ -115,17 +134,37 @@ def plan_shards(
     taken = sorted(_RESERVED & {column.name for column in label_columns})
     if taken:
         raise UsageError(f"labels may not be called {', '.join(taken)}: these are names of fixed columns")
-    patients: dict[str, list[ScannedFile]] = defaultdict(list)
-    for one in scanned:
-        patients[one.identity.patient_id or ""].append(one)
-    name = positive_label(label_columns, (s.source.labels for s in scanned))
-    folds = assign_folds([_facts(pid, patients[pid], name) for pid in patients], config.folds, config.seed)
+    files = pack_scanned(scanned)
+    label = positive_label(label_columns, (file.source.labels for file in files))
+    patients = _Patients(files)
+    facts = [_facts(patient, files.take(patients.rows(patient)), label) for patient in patients.numbers]
+    folds = assign_folds(facts, config.folds, config.seed)
+    in_order = sorted(patients.numbers, key=utf8_key)
     plans: list[ShardPlan] = []
     for fold in range(config.folds):
-        members = [patients[pid] for pid in sorted(patients, key=utf8_key) if folds[pid] == fold]
-        for number, files in enumerate(_pack(members, config.shard_images)):
-            plans.append(_plan(f"fold={fold}/part-{number:05d}", fold, files, tuple(label_columns)))
+        rows = (patients.rows(patient) for patient in in_order if folds[patient] == fold)
+        members = (_in_image_order(files.take(some), some) for some in rows)
+        for number, shard in enumerate(_pack(members, config.shard_images)):
+            name = f"fold={fold}/part-{number:05d}"
+            plans.append(_plan(name, fold, files.take(shard), tuple(label_columns)))
     return tuple(plans)
+
+
+class _Patients:
+    """Where each patient's files are, in the order of the files."""
+
+    def __init__(self, files: Iterable[ScannedFile]) -> None:
+        self.numbers: dict[str, int] = {}
+        codes = array("q")
+        for file in files:
+            codes.append(self.numbers.setdefault(file.identity.patient_id or "", len(self.numbers)))
+        self._order = np.argsort(codes, kind="stable")
+        self._starts = np.cumsum([0, *np.bincount(codes, minlength=len(self.numbers))])
+
+    def rows(self, patient: str) -> npt.NDArray[np.int64]:
+        """Places of one patient's files."""
+        number = self.numbers[patient]
+        return self._order[self._starts[number] : self._starts[number + 1]]
 
 
 def _facts(patient_id: str, files: Sequence[ScannedFile], label: str | None) -> PatientFacts:
@@ -140,26 +179,29 @@ def _facts(patient_id: str, files: Sequence[ScannedFile], label: str | None) -> 
     )
 
 
-def _pack(patients: Sequence[Sequence[ScannedFile]], limit: int) -> list[list[ScannedFile]]:
+def _in_image_order(patient: Packed[ScannedFile], rows: Iterable[int]) -> list[int]:
+    """Rows of one patient's files, sorted by image_id and source."""
+    named = zip(((file.identity.image_id or "", file.source.source) for file in patient), rows, strict=True)
+    return [row for _, row in sorted(named)]
+
+
+def _pack(patients: Iterable[list[int]], limit: int) -> Iterator[list[int]]:
     """Fill shards patient by patient, whole patients only."""
-    shards: list[list[ScannedFile]] = []
-    for files in patients:
-        if not shards or len(shards[-1]) + len(files) > limit:
-            shards.append([])
-        shards[-1].extend(sorted(files, key=_order))
-    return shards
+    shard: list[int] = []
+    for rows in patients:
+        if shard and len(shard) + len(rows) > limit:
+            yield shard
+            shard = []
+        shard.extend(rows)
+    if shard:
+        yield shard
 
 
-def _order(scanned: ScannedFile) -> tuple[bytes, bytes, bytes]:
-    who = scanned.identity
-    return utf8_key(who.patient_id or ""), utf8_key(who.image_id or ""), utf8_key(scanned.source.source)
-
-
-def _plan(name: str, fold: int, files: Sequence[ScannedFile], labels: tuple[LabelColumn, ...]) -> ShardPlan:
+def _plan(name: str, fold: int, files: Packed[ScannedFile], labels: tuple[LabelColumn, ...]) -> ShardPlan:
     return ShardPlan(
         name=name,
         fold=fold,
-        sources=tuple(f.source for f in files),
-        file_bytes=tuple(f.file_bytes for f in files),
+        sources=only_sources(files),
+        file_bytes=array("Q", (file.file_bytes for file in files)),
         label_columns=labels,
     )

@@ -7,15 +7,19 @@ Out: a Plan: the shards in order, and the inputs that are in none, each with its
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from preprocess.config import PrepConfig
+import numpy as np
+
+from preprocess.config import PrepConfig, ResultConfig
 from preprocess.discover import Discovery, discover
 from preprocess.duplicates import Duplicate, judge, shared_uids
 from preprocess.executors.base import Executor
 from preprocess.labels import join
+from preprocess.packed import Packed, RejectCodec, ScannedCodec, SourceCodec
+from preprocess.places import Place
 from preprocess.plan import ShardPlan, plan_shards, split_ambiguous
 from preprocess.progress import Reporter
 from preprocess.records import LabelColumn, Reject, ScannedFile, SourceFile
@@ -29,7 +33,7 @@ class RunRequest:
     """What to prepare, and where to."""
 
     inputs: tuple[str, ...]
-    out: Path
+    out: Place
     labels: str | None = None
     layout: str = "auto"
     config: PrepConfig = field(default_factory=PrepConfig)
@@ -42,7 +46,7 @@ class Plan:
     discovery: Discovery
     label_columns: tuple[LabelColumn, ...]
     shards: tuple[ShardPlan, ...]
-    rejects: tuple[Reject, ...]
+    rejects: Sequence[Reject]
     duplicates: tuple[Duplicate, ...]
 
 
@@ -55,35 +59,52 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
         reporter.note(note)
     scanned, rejects = _scan(sources, request, executor, reporter)
     joined = join(discovery.labels, scanned, (reject.source for reject in rejects))
+    del scanned  # a list of all inputs is worth a line
     for count, what in ((joined.rows_unmatched, "label rows"), (joined.images_unmatched, "images")):
         if count:
             reporter.note(f"{count} {what} without a partner in the label tables")
     kept, duplicates, conflicts = _resolve(joined.files, request, executor, reporter)
     kept, ambiguous = split_ambiguous(kept)
     shards = plan_shards(kept, config, discovery.label_columns)
-    every = (*rejects, *conflicts, *ambiguous)
-    return Plan(discovery, discovery.label_columns, shards, every, tuple(duplicates))
+    for reject in (*conflicts, *ambiguous):
+        rejects.append(reject)
+    return Plan(discovery, discovery.label_columns, shards, rejects, tuple(duplicates))
 
 
 def _scan(
     sources: Sequence[SourceFile], request: RunRequest, executor: Executor, reporter: Reporter
-) -> tuple[tuple[ScannedFile, ...], tuple[Reject, ...]]:
+) -> tuple[Packed[ScannedFile], Packed[Reject]]:
+    """What came of every source, in their order, whichever chunk was done first."""
     config = request.config.result
     reporter.phase("scan", len(sources))
-    tasks = (ScanTask(chunk, config) for chunk in chunks(sources, _SCAN_CHUNK))
-    scanned: list[ScannedFile] = []
-    rejects: list[Reject] = []
-    for outcomes in executor.run(tasks):
-        bad = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
-        scanned += [outcome for outcome in outcomes if isinstance(outcome, ScannedFile)]
-        rejects += bad
-        reporter.step(len(outcomes), len(bad))
-    return tuple(sorted(scanned, key=_by_source)), tuple(sorted(rejects, key=_by_source))
+    chunk_of: dict[str, int] = {}
+    codec = SourceCodec()
+    scanned, rejects = Packed(ScannedCodec(codec)), Packed(RejectCodec(codec))
+    order, reject_order = array("q"), array("q")
+    for outcomes in executor.run(_scan_tasks(sources, config, chunk_of)):
+        first = chunk_of[outcomes[0].source.source] * _SCAN_CHUNK
+        for place, outcome in enumerate(outcomes, first):
+            if isinstance(outcome, Reject):
+                rejects.append(outcome)
+                reject_order.append(place)
+            else:
+                scanned.append(outcome)
+                order.append(place)
+        reporter.step(len(outcomes), sum(isinstance(outcome, Reject) for outcome in outcomes))
+    return scanned.take(np.argsort(order)), rejects.take(np.argsort(reject_order))
+
+
+def _scan_tasks(
+    sources: Sequence[SourceFile], config: ResultConfig, chunk_of: dict[str, int]
+) -> Iterator[ScanTask]:
+    for number, chunk in enumerate(chunks(sources, _SCAN_CHUNK)):
+        chunk_of[chunk[0].source] = number
+        yield ScanTask(chunk, config)
 
 
 def _resolve(
-    scanned: tuple[ScannedFile, ...], request: RunRequest, executor: Executor, reporter: Reporter
-) -> tuple[tuple[ScannedFile, ...], list[Duplicate], list[Reject]]:
+    scanned: Packed[ScannedFile], request: RunRequest, executor: Executor, reporter: Reporter
+) -> tuple[Packed[ScannedFile], list[Duplicate], list[Reject]]:
     """Decide about inputs that share a SOP Instance UID, by decoding just those."""
     groups = shared_uids(scanned)
     if not groups:
@@ -102,14 +123,11 @@ def _resolve(
         duplicates += same
         rejects += other
     gone = {item.scanned.source.source for item in duplicates} | {item.source.source for item in rejects}
-    return tuple(file for file in scanned if file.source.source not in gone), duplicates, rejects
+    kept = scanned.take(row for row, file in enumerate(scanned) if file.source.source not in gone)
+    return kept, duplicates, rejects
 
 
 def chunks(sources: Sequence[SourceFile], size: int) -> Iterator[tuple[SourceFile, ...]]:
     """Cut a sequence into tuples of at most `size`."""
     for start in range(0, len(sources), size):
         yield tuple(sources[start : start + size])
-
-
-def _by_source(item: ScannedFile | Reject) -> bytes:
-    return item.source.source.encode("utf-8", "surrogateescape")

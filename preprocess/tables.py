@@ -11,8 +11,10 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import PurePosixPath
 
+from preprocess.columns import Column, Rows
 from preprocess.errors import UsageError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -30,12 +32,14 @@ class Table:
     name: str
     """For messages: the file's name without its folder."""
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
 
-    def column(self, name: str) -> list[Cell]:
+    def column(self, name: str) -> Column[Cell]:
         """All cells of one column, in row order."""
         index = self.columns.index(name)
-        return [row[index] for row in self.rows]
+        if isinstance(self.rows, Rows):
+            return self.rows.columns[index]
+        return Column(row[index] for row in self.rows)
 
 
 def is_url(path: str) -> bool:
@@ -75,11 +79,12 @@ def stack(name: str, tables: list[Table]) -> Table:
         return tables[0]
     widest_first = sorted(tables, key=lambda table: (-len(table.columns), table.columns))
     columns = tuple(dict.fromkeys(column for table in widest_first for column in table.columns))
-    rows: list[Row] = []
-    for table in tables:
-        where = [table.columns.index(c) if c in table.columns else None for c in columns]
-        rows += [tuple(None if i is None else row[i] for i in where) for row in table.rows]
-    return Table(name, columns, tuple(rows))
+    cells = [Column(chain.from_iterable(_cells(table, column) for table in tables)) for column in columns]
+    return Table(name, columns, Rows(cells, sum(len(table.rows) for table in tables)))
+
+
+def _cells(table: Table, column: str) -> Iterable[Cell]:
+    return table.column(column) if column in table.columns else repeat(None, len(table.rows))
 
 
 def _read(path: str, member: str | None) -> bytes:
@@ -98,11 +103,11 @@ def _read(path: str, member: str | None) -> bytes:
 
 
 def _csv(name: str, data: bytes) -> Table:
-    text = data.decode("utf-8-sig")
-    first = text.partition("\n")[0]
+    first = data.partition(b"\n")[0].decode("utf-8-sig")
     # Excel writes `;` where the decimal comma rules; the header is the one line without numbers.
     delimiter = max(",;\t", key=first.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Line by line: as one text a large table would take four times its size more.
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), delimiter=delimiter)
     header = next(lines, [])
     return _table(name, header, (row for row in lines if row))
 
@@ -116,7 +121,7 @@ def _parquet(name: str, data: bytes) -> Table:
     except pyarrow.ArrowException as error:
         raise ValueError(f"damaged Parquet ({type(error).__name__})") from error
     columns = [[None if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
-    return _table(name, table.column_names, [list(row) for row in zip(*columns, strict=True)])
+    return _table(name, table.column_names, zip(*columns, strict=True))
 
 
 def _table(name: str, header: list[str], lines: Iterable[Sequence[Cell]]) -> Table:
@@ -128,17 +133,17 @@ def _table(name: str, header: list[str], lines: Iterable[Sequence[Cell]]) -> Tab
         raise ValueError("it has no header")
     if len(set(columns)) < len(columns):
         raise ValueError("two columns have the same name")
-    rows = []
-    shared: dict[str, str] = {}
+    raw: list[Column[Cell]] = [Column() for _ in kept]
+    length = 0
     for number, line in enumerate(lines, start=2):
         if len(line) > len(names):
             raise ValueError(f"row {number} has more cells than the header")
-        cells = [*line, *[None] * (len(names) - len(line))]
-        rows.append(tuple(_cell(cells[i], shared) for i in kept))
-    return Table(name, columns, tuple(rows))
+        length += 1
+        for i, column in zip(kept, raw, strict=True):
+            column.append(line[i] if i < len(line) else None)
+    return Table(name, columns, Rows([column.map(map(_cell, column.values)) for column in raw], length))
 
 
-def _cell(raw: Cell, shared: dict[str, str]) -> Cell:
-    """A cell's text, one object for all equal ones: most columns have few values."""
+def _cell(raw: Cell) -> Cell:
     text = (raw or "").strip()
-    return None if text.lower() in _MISSING else shared.setdefault(text, text)
+    return None if text.lower() in _MISSING else text

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ CONTACT_SHEET_IMAGES = 24
 _TEXT_KEY = "bcd-thumbnail"
 
 Bytes2D = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,33 +131,41 @@ def _read(path: Place) -> Thumbnail | None:
     return Thumbnail(str(described["source"]), encode(gray), top, left, height, width)
 
 
-def contact_sources(sources: Sequence[SourceFile], n: int = CONTACT_SHEET_IMAGES) -> tuple[SourceFile, ...]:
+def contact_sources(sources: Iterable[SourceFile], n: int = CONTACT_SHEET_IMAGES) -> tuple[SourceFile, ...]:
     """Choose the inputs of the contact sheet: a pure function of the set of sources, never of their order.
 
     Classes of the first 0/1 label alternate; inside a class, machines (or top folders, where no machine is
-    known) take turns, so that rare transfer syntaxes and positives are on the sheet.
+    known) take turns, so that rare transfer syntaxes and positives are on the sheet. `sources` is gone
+    through three times; a few numbers of each are all that is kept.
     """
     label = _binary_label(sources)
-    classes: dict[str, list[SourceFile]] = {}
+    names: dict[str, int] = {}
+    kinds, groups, hashes = array("q"), array("q"), array("Q")
     for source in sources:
-        classes.setdefault(_label_text(source, label), []).append(source)
-    queue = [
-        (place, name, source.source, source)
-        for name, members in classes.items()
-        for place, source in enumerate(_in_turns(members))
-    ]
-    chosen = sorted(queue, key=lambda item: item[:3])[:n]
-    return tuple(sorted((item[3] for item in chosen), key=lambda source: source.source.encode()))
+        kinds.append(names.setdefault(_label_text(source, label), len(names)))
+        groups.append(hash(_group(source)))
+        hashes.append(int.from_bytes(hashlib.sha256(source.source.encode()).digest()[:8]))
+    kind, group, digest = np.array(kinds), np.array(groups), np.array(hashes)
+    turn = _rank((kind, group), (digest,))
+    place = _rank((kind,), (turn, digest))
+    name_of = list(names)
+    queue = sorted((int(place[row]), name_of[kind[row]], int(row)) for row in np.flatnonzero(place < n))
+    rows = {row for _, _, row in queue[:n]}
+    chosen = [source for row, source in enumerate(sources) if row in rows]
+    return tuple(sorted(chosen, key=lambda source: source.source.encode()))
 
 
-def _in_turns(members: list[SourceFile]) -> list[SourceFile]:
-    groups: dict[str, list[SourceFile]] = {}
-    for member in sorted(members, key=_hash):
-        groups.setdefault(_group(member), []).append(member)
-    order = [
-        (place, _hash(member), member) for group in groups.values() for place, member in enumerate(group)
-    ]
-    return [member for _, _, member in sorted(order, key=lambda item: item[:2])]
+def _rank(within: Sequence[Integers], by: Sequence[Integers]) -> Integers:
+    """The place of each row, in the order of `by`, among those that are equal in `within`."""
+    order = np.lexsort((*reversed(by), *reversed(within)))
+    at = np.arange(len(order))
+    first = np.zeros(len(order), bool)
+    first[:1] = True
+    for key in within:
+        first[1:] |= key[order][1:] != key[order][:-1]
+    rank = np.empty_like(at)
+    rank[order] = at - np.maximum.accumulate(np.where(first, at, 0))
+    return rank
 
 
 def _group(source: SourceFile) -> str:
@@ -165,11 +175,7 @@ def _group(source: SourceFile) -> str:
     return source.source.split("/", 1)[0]
 
 
-def _hash(source: SourceFile) -> str:
-    return hashlib.sha256(source.source.encode()).hexdigest()
-
-
-def _binary_label(sources: Sequence[SourceFile]) -> str | None:
+def _binary_label(sources: Iterable[SourceFile]) -> str | None:
     values: dict[str, set[object]] = {}
     for source in sources:
         for label in source.labels:
