@@ -213,7 +213,8 @@ def remove_file(path: Place) -> None:
 def remove_folder(folder: Place) -> None:
     """Remove a folder as far as possible: for what does no harm if it stays."""
     if isinstance(folder, Path):
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # closing can fail beyond what rmtree ignores
+            shutil.rmtree(folder, ignore_errors=True)
         return
     with contextlib.suppress(OSError, RunAborted):
         for path in files_below(folder):

@@ -48,7 +48,7 @@ def opened(out: Place, config: ResultConfig, *, overwrite: bool) -> Iterator[Loc
     After a run that finished, that is all of it; of one that was interrupted before its first shard, too.
     Raises UsageError, ConfigMismatch, OutputLocked or RunAborted.
     """
-    is_new = isinstance(out, Path) and not os.path.lexists(out)
+    is_new = isinstance(out, Path) and not os.path.isdir(out)
     held = lock(out / STATE)
     finished = False
     try:
@@ -79,10 +79,11 @@ def _leave(out: Place, *, finished: bool) -> None:
 
 def refuse_foreign(out: Place) -> None:
     """Refuse a folder with files that no run of this program left behind. Raises UsageError, RunAborted."""
-    if isinstance(out, Path) and out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
     with aborting_on_io_error(out):
-        names = names_in(out)
+        try:
+            names = names_in(out)
+        except NotADirectoryError:
+            raise UsageError(f"{out} is not a folder") from None
     foreign = sorted(name for name in names if name not in _OURS and not name.startswith("fold="))
     if foreign:
         raise UsageError(f"{out} holds other files ({', '.join(foreign[:3])}); give --out an empty folder")
