@@ -12,7 +12,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from fractions import Fraction
@@ -152,8 +152,9 @@ quiet = _Quiet()
 class Attributes:
     """Data elements of a data set or of a sequence item."""
 
-    def __init__(self, dataset: Dataset, little: bool) -> None:
+    def __init__(self, dataset: Dataset, little: bool, tags: Collection[int] | None = None) -> None:
         self._dataset = dataset
+        self._tags = dataset.keys() if tags is None else tags
         self.little = little
         """Byte order of binary values."""
 
@@ -167,11 +168,11 @@ class Attributes:
             )
             for e in header.elements
         }
-        return cls(Dataset(raw), little)
+        return cls(Dataset(raw), little, raw.keys())
 
     def _element(self, tag: int) -> RawDataElement | DataElement | None:
-        key = BaseTag(tag)
-        return self._dataset.get_item(key) if key in self._dataset else None
+        # Most tags are absent, which pydicom takes long to say.
+        return self._dataset.get_item(BaseTag(tag)) if tag in self._tags else None
 
     def __contains__(self, tag: int) -> bool:
         return self._element(tag) is not None

@@ -16,7 +16,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from preprocess.columns import Column, Rows
+from preprocess.columns import Column, Index, Rows
 from preprocess.errors import UsageError
 from preprocess.label_values import (
     IDENTITY_ALIASES,
@@ -36,7 +36,7 @@ FINENESS = [LabelLevel.PATIENT, LabelLevel.BREAST, LabelLevel.IMAGE]
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(Identity))
 _values: Callable[[Identity], tuple[str | None, ...]] = attrgetter(*_FIELDS)
-_AMBIGUOUS = -1
+_AMBIGUOUS, _NONE = -1, -2
 
 WELL_KNOWN_LEVELS: dict[str, LabelLevel] = {
     "cancer": LabelLevel.BREAST,
@@ -117,8 +117,10 @@ class Group:
     """Row → its identity, where that is not what its cells say."""
     by_key: dict[tuple[str, ...], int] = field(default_factory=dict)
     """Key of the join → first row; of images only those whose name alone is ambiguous."""
-    by_image: dict[str, int] = field(default_factory=dict)
-    """Image → first row, or _AMBIGUOUS."""
+    image_index: Index = field(default_factory=lambda: Index(()))
+    """Image → its place in `images.values`."""
+    by_image: array[int] = field(default_factory=lambda: array("q"))
+    """Place of an image → the first row about it, or _AMBIGUOUS, or _NONE."""
 
     def identity(self, row: int) -> Identity:
         """Who a row is about."""
@@ -137,13 +139,14 @@ class Group:
         for image in (uid, known.image_id, name):
             if not image:
                 continue
-            row = self.by_image.get(image)
+            place = self.image_index.find(image)
+            row = _NONE if place is None else self.by_image[place]
             if row == _AMBIGUOUS:
-                row = self.by_key.get((known.patient_id or "", image))
-                if row is not None:
+                row = self.by_key.get((known.patient_id or "", image), _NONE)
+                if row != _NONE:
                     return row
             # A UID names one image in the world; a file stem such as `1-1` only within its patient.
-            elif row is not None and (image == uid or not self._contradicts(row, known)):
+            elif row != _NONE and (image == uid or not self._contradicts(row, known)):
                 return row
         return None
 
@@ -293,21 +296,25 @@ def _constant(keys: Sequence[Column[Cell]], values: Column[LabelValue]) -> bool:
 def _index(group: Group) -> None:
     group.first_of = array("Q", range(len(group.rows)))
     if group.role is not Role.LIST:
-        for row, image in enumerate(group.images):
-            if group.level is LabelLevel.IMAGE:
-                _index_image(group, row, image)
-            else:
+        if group.level is LabelLevel.IMAGE:
+            group.image_index = Index(group.images.values)
+            group.by_image = array("q", [_NONE]) * len(group.images.values)
+            for row, place in enumerate(group.images.codes()):
+                _index_image(group, row, int(place))
+        else:
+            for row in range(len(group.rows)):
                 for key in _keys(group.level, group.identity(row)):
                     _join_rows(group, group.by_key.setdefault(key, row), row, key)
     _forget_both(group)
 
 
-def _index_image(group: Group, row: int, image: Cell) -> None:
+def _index_image(group: Group, row: int, place: int) -> None:
     """By its name alone, as long as that is said of one patient; from then on with the patient."""
+    image, first = group.images.values[place], group.by_image[place]
     if not image:
         return
-    first = group.by_image.setdefault(image, row)
-    if first == row:
+    if first == _NONE:
+        group.by_image[place] = row
         return
     patient = group.identity(row).patient_id or ""
     if first != _AMBIGUOUS:
@@ -316,7 +323,7 @@ def _index_image(group: Group, row: int, image: Cell) -> None:
             _join_rows(group, first, row, (patient, image))
             return
         group.by_key[other, image] = first
-        group.by_image[image] = _AMBIGUOUS
+        group.by_image[place] = _AMBIGUOUS
     _join_rows(group, group.by_key.setdefault((patient, image), row), row, (patient, image))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -54,12 +54,13 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     """Decide what is to be done; reads headers, and pixels only of inputs that share a UID."""
     config = request.config.result
     discovery = discover(request.inputs, request.labels, request.layout)
-    sources = discovery.sources[: config.limit]
     for note in discovery.notes:
         reporter.note(note)
-    scanned, rejects = _scan(sources, request, executor, reporter)
+    scanned, rejects = _scan(discovery.sources[: config.limit], request, executor, reporter)
     joined = join(discovery.labels, scanned, (reject.source for reject in rejects))
-    del scanned  # a list of all inputs is worth a line
+    # Lists of all inputs that nobody reads again.
+    del scanned
+    discovery = replace(discovery, sources=(), labels=None)
     for count, what in ((joined.rows_unmatched, "label rows"), (joined.images_unmatched, "images")):
         if count:
             reporter.note(f"{count} {what} without a partner in the label tables")
