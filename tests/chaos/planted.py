@@ -48,7 +48,7 @@ def plant(folder: Path, count: int, deeds: dict[int, str]) -> dict[str, str]:
         width = _WIDTH + (1 + DEEDS.index(deed) if deed else 0)
         pixels = rng.integers(20, 60, (64, width), dtype=np.uint16)
         pixels[8:56, : width // 2] += rng.integers(500, 900, (48, width // 2), dtype=np.uint16)
-        write_dicom(folder / source, pixels, DicomSpec(bits_stored=12, instance=source))
+        write_dicom(folder / source, pixels, _spec(source))
         if deed:
             codes[source] = CODES[deed]
     return codes
@@ -58,7 +58,11 @@ def disarm(folder: Path, copy: Path, sources: dict[str, str]) -> None:
     """The same input, where blank images lie in the place of those with a deed."""
     shutil.copytree(folder, copy)
     for source in sources:
-        write_dicom(copy / source, np.zeros((64, _WIDTH), np.uint16), DicomSpec(instance=source))
+        write_dicom(copy / source, np.zeros((64, _WIDTH), np.uint16), _spec(source))
+
+
+def _spec(source: str) -> DicomSpec:
+    return DicomSpec(bits_stored=12, instance=source, patient_id=source.split("/")[0])
 
 
 def detect(values: npt.NDArray[np.generic], image: ImageHeader) -> None:
@@ -102,7 +106,7 @@ def _numpy_hog() -> None:
 
 
 def _native_hog() -> None:
-    """What a codec in C does with a frame that is too large: asks for memory, and gives up when it gets none."""
+    """What a codec in C does with too large a frame: asks for memory, and gives up when it gets none."""
     malloc = ctypes.CDLL(None).malloc
     malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     while malloc(100_000_000):
