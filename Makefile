@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11-3.13, make and a C compiler:
 #   make demo    phantom mammograms -> dataset -> verified -> report, in minutes
 #   make test    environment, ruff, mypy --strict, import-linter, pytest
+# and for a night: make chaos (kill -9, failing disks, memory), make fuzz (10,000 damaged files).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint types imports pytest slow lock clean
+.PHONY: demo test lint types imports pytest chaos fuzz fuzz-nightly lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -31,11 +32,17 @@ imports: $(READY)
 	$(BIN)/lint-imports --config .importlinter
 
 pytest: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not peers"
+	$(BIN)/python -m pytest -n 2 -m "not gpu and not peers"
 
-# Long suites that CI does not run in full.
-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+# Long suites, of which `make test` runs a short cut with fixed seeds.
+chaos: $(READY)
+	BCD_CHAOS=full $(BIN)/python -m pytest tests/chaos
+
+fuzz: $(READY)
+	BCD_FUZZ_MUTANTS=10000 $(BIN)/python -m pytest tests/fuzz
+
+fuzz-nightly: $(READY)
+	BCD_FUZZ_MUTANTS=100000 $(BIN)/python -m pytest tests/fuzz
 
 $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
