@@ -94,8 +94,8 @@ def _is_image_class(sop_class_uid: str) -> bool:
 
 
 def uid(attributes: Attributes, tag: Tag) -> str | None:
-    """A UID, None if absent, empty or not like one."""
-    text = attributes.text(tag) or ""
+    """A UID, None if absent, empty, several or not like one: a part of a value is nobody's id."""
+    text = "\\".join(attributes.texts(tag))
     return text if _UID.fullmatch(text) else None
 
 

@@ -112,7 +112,7 @@ def why_not_label(column: str, cells: Sequence[Cell]) -> str | None:
     """
     if fold(column) in _NO_LABELS or fold(column) in PATH_ALIASES:
         return ""
-    if column in _RESERVED:
+    if column in _RESERVED or column.startswith("image/"):  # the image's own keys in TFRecords
         return "is the name of a column that every dataset has; rename it to keep it"
     if _is_personal(column):
         return "may name a person or a date"

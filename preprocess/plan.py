@@ -131,7 +131,8 @@ def plan_shards(
     Raises:
         UsageError: a label has the name of a fixed column.
     """
-    taken = sorted(_RESERVED & {column.name for column in label_columns})
+    names = {column.name for column in label_columns}
+    taken = sorted(name for name in names if name in _RESERVED or name.startswith("image/"))
     if taken:
         raise UsageError(f"labels may not be called {', '.join(taken)}: these are names of fixed columns")
     files = pack_scanned(scanned)
