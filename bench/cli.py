@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bench.results import Result
 
 SYNTAX_NAMES = (
     "implicit", "explicit", "big-endian", "deflated", "rle", "jpeg-baseline", "jpeg-extended",
@@ -70,6 +74,143 @@ def phantom(out: Path, **options: int | float | str | bool | None) -> None:
         f"{summary.images} images of {summary.patients} patients ({summary.positive_patients} with cancer, "
         f"{summary.lesions} lesion boxes) in {seconds:.1f} s, {summary.images / seconds:.2f} img/s: {out}"
     )
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--phantoms", default=6, type=click.IntRange(0), help="Phantoms beside FILES.")
+@click.option("--size-factor", default=1.0, type=click.FloatRange(0.1, 2), help="Scale of the phantoms.")
+@click.option(
+    "--tiles", default=8, type=click.IntRange(0), help="Planted lesions a picture, squared; 0: none."
+)
+@click.option("--seed", default=1, type=click.IntRange(0), help="Same seed, same phantoms and lesions.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="All figures.")
+@click.option(
+    "--figure",
+    "figure_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Crops of a phantom, PNG.",
+)
+def quality(
+    files: tuple[Path, ...],
+    phantoms: int,
+    size_factor: float,
+    tiles: int,
+    seed: int,
+    json_path: Path | None,
+    figure_path: Path | None,
+) -> None:
+    """Judge wavelet levels by PSNR, SSIM and planted lesions against full decode and area mean.
+
+    FILES: mammograms as pictures, or as DICOM with wavelet levels; phantoms come beside them. docs/levels.md
+    explains the tables.
+    """
+    from bench import quality_report
+    from bench.quality_run import QualitySpec, run
+
+    spec = QualitySpec(files, phantoms, size_factor, tiles, seed)
+    try:
+        result = run(spec, figure_path, lambda text: click.echo(text, err=True))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if json_path is not None:
+        quality_report.write_json(json_path, result, spec.command)
+    click.echo(quality_report.markdown(result))
+
+
+_INPUTS = click.argument("inputs", nargs=-1, required=True)
+_OUT = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
+_FILES = click.option("--files", default=12, type=click.IntRange(1), help="Files to take, evenly spaced.")
+_REPEATS = click.option("--repeats", default=3, type=click.IntRange(1), help="Passes, after one to warm up.")
+_CORES = click.option("--cores", default=1, type=click.IntRange(1), help="Processes, each pinned to a core.")
+
+
+@main.command()
+@_INPUTS
+@_FILES
+@_REPEATS
+@_OUT
+def decode(inputs: tuple[str, ...], files: int, repeats: int, out: Path | None) -> None:
+    """Time our decoder: each transfer syntax × each wavelet level, one core."""
+    from bench import commands
+
+    _show(commands.decode(inputs, files, repeats), out)
+
+
+@main.command()
+@_INPUTS
+@click.option("--size", "sizes", multiple=True, default=("512x256", "1024x512", "2048x1024"))
+@click.option("--decode", "policy", default="auto", help="auto, full, or a level.")
+@_FILES
+@_REPEATS
+@_OUT
+def prep(
+    inputs: tuple[str, ...], sizes: tuple[str, ...], policy: str, files: int, repeats: int, out: Path | None
+) -> None:
+    """Time DICOM → stored image stage by stage, beside disk alone and decoding alone, one core."""
+    from bench import commands
+
+    for result in commands.prep(inputs, sizes, policy, files, repeats):
+        _show(result, commands.numbered(out, result))
+
+
+@main.command()
+@_INPUTS
+@click.option("--workers", default="1,2", help="Numbers of workers.")
+@click.option("--plan", default="", help="Numbers of inputs to plan with --dry-run, as 100,1000,10000.")
+@click.option("--shard-images", default=4, type=click.IntRange(1), help="Images a shard: the unit of work.")
+@_REPEATS
+@_OUT
+def scale(
+    inputs: tuple[str, ...], workers: str, plan: str, shard_images: int, repeats: int, out: Path | None
+) -> None:
+    """Time whole runs with 1 … N workers, and planning of ever more inputs."""
+    from bench import commands
+
+    _show(commands.scale(inputs, _numbers(workers), _numbers(plan), shard_images, repeats), out)
+
+
+@main.command()
+@_INPUTS
+@click.option("--size", "sizes", multiple=True, default=("1024x512",))
+@click.option("--peer", "modules", multiple=True, help="Only these (see bench/peers). [default: all]")
+@click.option("--syntax", help="Only files of this transfer syntax, as .90 or .70.")
+@_CORES
+@_FILES
+@_REPEATS
+@_OUT
+def peers(inputs: tuple[str, ...], sizes: tuple[str, ...], out: Path | None, **options: object) -> None:
+    """Ours and what people use today, in turns, on the same files and cores, and how right each is."""
+    from bench import commands
+
+    for result in commands.peers(inputs, sizes, commands.PeerOptions(**options)):  # type: ignore[arg-type]
+        _show(result, commands.numbered(out, result))
+
+
+@main.command()
+@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="For .md, .svg.")
+def report(results: Path, out: Path) -> None:
+    """Write README-ready tables and plots from the JSON files in RESULTS."""
+    from bench import results_report
+
+    for path in results_report.write(results, out):
+        click.echo(path.name)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is not numbers with commas") from error
+
+
+def _show(result: Result, out: Path | None) -> None:
+    from bench import results, results_report
+
+    click.echo(results_report.table(result))
+    if out is not None:
+        results.save(result, out)
 
 
 if __name__ == "__main__":
