@@ -28,7 +28,7 @@ from preprocess.manifest import (
     read_rows,
     reopen,
 )
-from preprocess.places import Place, files_below, name_below, read_bytes, size_of
+from preprocess.places import Place, files_below, name_below, names_in, read_bytes, size_of
 from preprocess.plan import ShardPlan
 from preprocess.results import ShardResult, storable_text
 
@@ -131,6 +131,9 @@ def _remove_stale(out: Place, finished: dict[str, ShardResult]) -> None:
 
 
 def _remove_empty_folders(out: Path) -> None:
-    for folder in (*out.glob("images/*"), *out.glob("fold=*"), out / "images"):
-        with contextlib.suppress(OSError):  # not empty: somebody's
+    with aborting_on_io_error(out):
+        top = names_in(out)
+        inner = [out / "images" / name for name in names_in(out / "images")] if "images" in top else []
+    for folder in (*inner, *(out / name for name in top if name.startswith(("fold=", "images")))):
+        with contextlib.suppress(OSError):  # not empty, or somebody's file
             folder.rmdir()

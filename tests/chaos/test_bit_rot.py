@@ -26,7 +26,7 @@ from preprocess.verify import verify
 from tests.factories import CONFIG, inputs, write_dataset
 
 FULL = os.environ.get("BCD_CHAOS") == "full"
-FLIPS = 200 if FULL else 32
+FLIPS = 200 if FULL else 20
 KINDS = [
     (Format.TFRECORD, Encoding.PNG),
     (Format.TFRECORD, Encoding.RAW),

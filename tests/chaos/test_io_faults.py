@@ -97,7 +97,7 @@ class Scene:
 
 def places(total: int) -> list[int]:
     """Which calls are to fail: all, or a few spread over the run."""
-    return list(range(1, total + 1) if FULL else range(total // 9, total + 1, total // 4))
+    return list(range(1, total + 1) if FULL else range(total // 9, total + 1, total // 3))
 
 
 def fail_everywhere(scene: Scene, number: int, *, stays: bool) -> int:
