@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import inf, log10
 from pathlib import Path
 from statistics import median
@@ -227,13 +227,19 @@ def _judged(path: str, picture: Path, box: PeerBox, config: ResultConfig) -> _Ju
 def reference_picture(path: str, box: PeerBox, config: ResultConfig) -> tuple[Prepared, PeerBox]:
     """The full decode through the reference kernels with a given crop; and the crop of our own."""
     full = config.model_copy(update={"decode": "full"})
-    trace = pipeline.steps(source(path), full, CpuDecoder())
+    trace = _whole(path, full)
     if trace.prepared is None or trace.findings is None or trace.mammogram is None:
         raise ValueError(f"no reference: {trace.outcome_reject().code}")
     own = trace.prepared.geometry.box
     asked = BreastBox(RoiMethod.DETECTOR, box.row, box.column, box.rows, box.columns, box.flipped)
     prepared = render.render(trace.mammogram, replace(trace.findings, box=asked), full)
     return prepared, PeerBox(own.row, own.column, own.rows, own.columns, own.flipped)
+
+
+@lru_cache(maxsize=16)
+def _whole(path: str, full: ResultConfig) -> pipeline.Trace:
+    """A full decode, kept for the next contender."""
+    return pipeline.steps(source(path), full, CpuDecoder())
 
 
 def psnr_db(wanted: npt.NDArray[np.int64], given: npt.NDArray[np.int64]) -> float:
