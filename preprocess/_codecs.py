@@ -55,25 +55,18 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
         decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
     # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
-    lossless = compression is Compression.JPEG_LOSSLESS
-    decoded = _jpeg_lossless(codestream, facts) if lossless else _jpeg(codestream)
+    decoded = _jpeg(codestream, facts)
     return Samples(decoded, image.bits_allocated, False, "libjpeg-turbo")
 
 
-def _jpeg(codestream: bytes) -> npt.NDArray[np.integer[Any]]:
-    return _imagecodecs(imagecodecs.jpeg8_decode, codestream)
-
-
-def _jpeg_lossless(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:
-    """JPEG Lossless, whose entropy-coded data must hold the declared pixels and no more."""
+def _jpeg(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:
+    """JPEG, whose entropy-coded data must hold the declared pixels, no more, none beyond the precision."""
     canary = with_canary(codestream)
-    decoded = _jpeg(canary.data if canary else codestream)
+    decoded = _imagecodecs(imagecodecs.jpeg8_decode, canary.data if canary else codestream)
     if canary is not None:
         if not canary.survived(decoded):
-            raise RejectedInput(
-                "decode_failed", "the entropy-coded data hold more or fewer pixels than declared"
-            )
-        decoded = decoded[:-1]
+            raise RejectedInput("decode_failed", "the entropy-coded data hold more or less than is declared")
+        decoded = decoded[: canary.rows]
     if int(decoded.max()) >> facts.precision:
         raise RejectedInput("decode_failed", f"decoded values of more than {facts.precision} bits")
     return decoded

@@ -165,20 +165,24 @@ def _note(marker: int, body: bytes, walk: _Walk) -> None:
     if marker in _SOF or marker == SOF_LS:
         _note_frame(marker, body, walk)
     elif marker == SOS:
-        if walk.frame is None:
-            raise _invalid("a scan before the frame header")
-        if len(body) < 6 or len(body) != 4 + 2 * body[0]:
-            raise _invalid("SOS has an impossible length")
-        walk.scans += 1
-        if walk.scans > 1 and walk.components == 1 and walk.frame != SOF2:
-            raise _invalid("two scans of one component")
-        if walk.scan is None:
-            walk.scan = body[-3:]
-            walk.mapped |= walk.frame == SOF_LS and any(body[2:-3:2])
+        _note_scan(body, walk)
     elif marker == DRI:
         walk.restarts = any(body)
     elif marker == LSE and body[:1] in (b"\x02", b"\x03", b"\x04"):
         walk.mapped = True
+
+
+def _note_scan(body: bytes, walk: _Walk) -> None:
+    if walk.frame is None:
+        raise _invalid("a scan before the frame header")
+    if len(body) < 6 or len(body) != 4 + 2 * body[0]:
+        raise _invalid("SOS has an impossible length")
+    walk.scans += 1
+    if walk.scans > 1 and walk.components == 1 and walk.frame != SOF2:
+        raise _invalid("two scans of one component")
+    if walk.scan is None:
+        walk.scan = body[-3:]
+        walk.mapped |= walk.frame == SOF_LS and any(body[2:-3:2])
 
 
 def _note_frame(marker: int, body: bytes, walk: _Walk) -> None:

@@ -95,8 +95,8 @@ def repair(payload: bytes, facts: CodestreamFacts) -> bytes:
     A missing EOC is appended only where every tile-part that the stream declares is there in full.
 
     Raises:
-        RejectedInput: codestream_truncated; codestream_invalid where more than padding follows the end of a bare
-            stream: an end marker that came of damage.
+        RejectedInput: codestream_truncated; codestream_invalid where more than padding follows the end of a
+            bare stream: an end marker that came of damage.
     """
     if not facts.complete:
         raise RejectedInput("codestream_truncated", "the data end before all of the declared image is there")

@@ -212,7 +212,8 @@ class _Messages:
     def failure(self) -> RejectedInput:
         """The reason as a reject: a limit on memory is not the image's fault."""
         text = "; ".join(self.errors or self.warnings) or "no reason given"
-        code = "out_of_memory" if "memory" in text.lower() else "decode_failed"
+        starved = "memory" in text.lower() or "exceeds system limits" in text  # its word for a failed malloc
+        code = "out_of_memory" if starved else "decode_failed"
         return RejectedInput(code, f"OpenJPEG: {text}")
 
 
@@ -247,7 +248,7 @@ def decode(codestream: bytes, level: int = 0, *, lossless: bool = False) -> npt.
     Args:
         codestream: bare and complete, EOC included.
         level: wavelet levels to leave out, at most the codestream's own.
-        lossless: whether the stream is declared to hold all of the image, so that no code-block may be cut short.
+        lossless: whether the stream is declared to hold all of the image: no code-block may be cut short.
 
     Returns:
         int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0.

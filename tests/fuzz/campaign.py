@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,12 +115,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     outcomes = campaign(options.out, options.mutants, options.seed, options.data, options.workers)
-    print(table(outcomes))
-    print("\nrejected:", dict(Counter(one.code for one in outcomes if one.code).most_common()))
-    print(f"slowest: {max(one.seconds for one in outcomes):.2f} s")
     wrong = faults(outcomes)
-    for one in wrong:
-        print("FAULT", one)
+    codes = Counter(one.code for one in outcomes if one.code).most_common()
+    slowest = max(one.seconds for one in outcomes)
+    lines = [table(outcomes), f"rejected: {dict(codes)}", f"slowest: {slowest:.2f} s"]
+    sys.stdout.write("\n".join([*lines, *(f"FAULT {one}" for one in wrong)]) + "\n")
     return 1 if wrong else 0
 
 

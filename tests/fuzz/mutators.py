@@ -1,4 +1,4 @@
-"""Damage, as disks, networks, scripts and other people's software do it. Each is a function of file and Random.
+"""Damage, as disks, networks, scripts and other people's software do it.
 
 In:  a valid file and a random generator.
 Out: another file.
@@ -135,7 +135,7 @@ def edit_segment(data: bytearray, rng: Random) -> None:
 
 
 def edit_segments(data: bytearray, rng: Random) -> None:
-    """A marker segment less, one twice, or two in another order; the fragment's length follows half the time."""
+    """A marker segment less, one twice, or two in another order; half the time the fragment fits again."""
     segments = _segments(data)
     if len(segments) < 2:
         return move_block(data, rng)
