@@ -14,6 +14,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from preprocess.places import Place, RemotePath, files_below, store_of
 
 TEMPORARY_SUFFIX = ".tmp"
 """Temporary files end so; whatever does is nobody's data."""
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -45,8 +47,8 @@ def describe(error: OSError) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """True for names of files that a killed process left before their rename."""
-    return name.endswith(TEMPORARY_SUFFIX)
+    """True for names of files that a killed process left before their rename; not for others' `.tmp`."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 class NewFile(io.RawIOBase):

@@ -18,6 +18,7 @@ from typing import Any
 from preprocess.atomic import (
     aborting_on_io_error,
     clean_leftovers,
+    is_temporary,
     remove_file,
     remove_folder,
     write_atomically,
@@ -84,7 +85,8 @@ def refuse_foreign(out: Place) -> None:
             names = names_in(out)
         except NotADirectoryError:
             raise UsageError(f"{out} is not a folder") from None
-    foreign = sorted(name for name in names if name not in _OURS and not name.startswith("fold="))
+    ours = {name for name in names if name in _OURS or name.startswith("fold=") or is_temporary(name)}
+    foreign = sorted(set(names) - ours)
     if foreign:
         raise UsageError(f"{out} holds other files ({', '.join(foreign[:3])}); give --out an empty folder")
 
