@@ -20,8 +20,10 @@ import click
 
 from preprocess import __version__
 from preprocess.atomic import describe
+from preprocess.config import LogFormat
 from preprocess.errors import BcdError, RunAborted, UsageError
-from preprocess.options import ENVIRONMENT, execution_options, prep_config, result_options
+from preprocess.options import ENVIRONMENT, Where, execution_options, prep_config, result_options
+from preprocess.places import Place, size_of
 
 if TYPE_CHECKING:
     from preprocess.runner import RunSummary
@@ -84,8 +86,8 @@ def main() -> None:
 
 @main.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT...", envvar=ENVIRONMENT + "INPUT")
-@click.option("--out", type=click.Path(path_type=Path), required=True, envvar=ENVIRONMENT + "OUT",
-              help="Folder of the dataset; must not lie inside an input.")  # fmt: skip
+@click.option("--out", type=Where(), required=True, envvar=ENVIRONMENT + "OUT",
+              help="Folder of the dataset, or URL of an object store; not inside an input.")  # fmt: skip
 @click.option("--labels", envvar=ENVIRONMENT + "LABELS",
               help="Label table (CSV, Parquet), joined on image, breast or patient.")  # fmt: skip
 @click.option("--layout", default="auto", show_default=True, envvar=ENVIRONMENT + "LAYOUT",
@@ -94,13 +96,14 @@ def main() -> None:
 @execution_options
 @click.pass_context
 def run(
-    ctx: click.Context, /, inputs: tuple[str, ...], out: Path, labels: str | None, layout: str, **_: object
+    ctx: click.Context, /, inputs: tuple[str, ...], out: Place, labels: str | None, layout: str, **_: object
 ) -> None:
     """Prepare a dataset from files, folders, globs, CSV lists, zip archives or URLs.
 
     Doing it again finishes what is missing. Every input gets a row in OUT/instances.parquet.
     """
     config = prep_config(ctx)
+    as_json = config.execution.log_format is LogFormat.JSON
     if not inputs:
         raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
     _require_cpu(gpu=config.execution.gpu)
@@ -114,7 +117,8 @@ def run(
     request = RunRequest(inputs=inputs, out=out, labels=labels, layout=layout, config=config)
     with reporter(config.execution.log_format) as progress:
         summary = run_dataset(request, progress)
-    _tell(summary, dry_run=config.execution.dry_run)
+    with contextlib.suppress(BrokenPipeError):  # whoever read it has seen enough; the run is done
+        _tell_json(summary) if as_json else _tell(summary, dry_run=config.execution.dry_run)
     ctx.exit(summary.exit_code)
 
 
@@ -130,6 +134,18 @@ def _require_cpu(*, gpu: bool) -> None:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _tell_json(summary: RunSummary) -> None:
+    """The summary as the log's last object."""
+    import json
+
+    counts = {
+        name: getattr(summary, name) for name in ("found", "ignored", "prepared", "rejected", "duplicate")
+    }
+    record = {"event": "summary", **counts, "rejected_by_code": dict(summary.rejected_by_code)}
+    record |= {"seconds": round(summary.seconds, 3), "exit_code": summary.exit_code}
+    click.echo(json.dumps(record), err=True)
 
 
 def _tell(summary: RunSummary, *, dry_run: bool) -> None:
@@ -148,15 +164,16 @@ def _tell(summary: RunSummary, *, dry_run: bool) -> None:
 
 
 @main.command()
-@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=Where(existing=True))
 @click.option("--source", "inputs", multiple=True, metavar="INPUT",
               help="Also decode inputs again with pydicom as an oracle, render and compare.")  # fmt: skip
-@click.option("--sample", default=20, show_default=True, help="How many inputs to re-decode.")
+@click.option("--sample", default=20, show_default=True, type=click.IntRange(1),
+              help="How many inputs to decode again.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Which ones.")
 @click.option("--key-file", help="Key of a dataset with hashed identifiers (default: OUT.key).")
 @click.pass_context
 def verify(
-    ctx: click.Context, /, out: Path, inputs: tuple[str, ...], sample: int, seed: int, key_file: str | None
+    ctx: click.Context, /, out: Place, inputs: tuple[str, ...], sample: int, seed: int, key_file: str | None
 ) -> None:
     """Re-read a dataset and check every hash, CRC, count and place.
 
@@ -202,6 +219,8 @@ def inspect(ctx: click.Context, /, path: str, png: Path | None, draw: bool | Non
 
     Exit code 0, or 1 for a file that would be rejected.
     """
+    if "://" not in path and "::" not in path and not Path(path).is_file():
+        raise UsageError(f"{path} is {'a folder' if Path(path).is_dir() else 'not there'}; give one file")
     from preprocess.inspection import inspect_file, show
 
     inspection = inspect_file(path, prep_config(ctx).result)
@@ -210,12 +229,12 @@ def inspect(ctx: click.Context, /, path: str, png: Path | None, draw: bool | Non
 
 
 @main.command()
-@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def report(out: Path) -> None:
+@click.argument("out", type=Where(existing=True))
+def report(out: Place) -> None:
     """Draw OUT/report.html and OUT/dataset_card.md again from the dataset."""
     from preprocess.report import write_report
 
-    if not (out / "manifest.json").exists():
+    if size_of(out / "manifest.json") is None:
         raise RunAborted(f"{out} is not a finished dataset (no manifest.json)")
     click.echo(write_report(out))
 

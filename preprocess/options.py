@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from preprocess.config import ExecutionConfig, PrepConfig, ResultConfig
 from preprocess.errors import UsageError
+from preprocess.places import Place, RemotePath, place
 
 ENVIRONMENT = "BCD_PREP_"
 F = TypeVar("F", bound=Callable[..., object])
@@ -45,6 +46,22 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(parts[0]), int(parts[1])
 
 
+class Where(click.ParamType[Place]):
+    """A folder, or the URL of a prefix in an object store."""
+
+    name = "folder or URL"
+
+    def __init__(self, *, existing: bool = False) -> None:
+        self.existing = existing
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Parse; a folder that has to exist but does not is a usage error."""
+        where = value if isinstance(value, Path | RemotePath) else place(str(value))
+        if self.existing and isinstance(where, Path) and not where.is_dir():
+            self.fail(f"folder {str(where)!r} does not exist", param, ctx)
+        return where
+
+
 def result_options(command: F) -> F:
     """Add every option of ResultConfig, --size and --config."""
     command = _config_options(ResultConfig)(command)
@@ -61,7 +78,7 @@ def result_options(command: F) -> F:
         "config_file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         envvar=ENVIRONMENT + "CONFIG",
-        help="YAML file with any of these options (size: 1024x512, folds: 5, …).",
+        help="YAML file with any of the options below, by name (size: 1024x512, folds: 5, …).",
     )(command)
 
 
@@ -114,8 +131,12 @@ def _from_file(path: Path) -> dict[str, object]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {error}") from None
-    if not isinstance(document, Mapping):
+    if document is not None and not isinstance(document, Mapping):
         raise UsageError(f"{path}: must hold option names and values")
+    return _named(path, document or {})
+
+
+def _named(path: Path, document: Mapping[object, object]) -> dict[str, object]:
     fields = ResultConfig.model_fields.keys() | ExecutionConfig.model_fields.keys()
     values: dict[str, object] = {}
     for key, value in document.items():
@@ -137,9 +158,12 @@ def _only(values: Mapping[str, object], model: type[BaseModel]) -> dict[str, obj
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"--{_SPELLED.get(name, name).replace('_', '-')}: {message}"
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    spelled = "size" if name in ("height", "width") else _SPELLED.get(name, name)
+    return f"--{spelled.replace('_', '-')}: {message}"
 
 
 def _config_options(model: type[BaseModel]) -> Callable[[F], F]:
@@ -158,7 +182,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     return click.option(
         f"--{spelled.replace('_', '-')}",
         name,
-        type=click.BOOL if kind is bool else _click_type(kind),
+        type=click.BOOL if kind is bool else _click_type(kind, field),
         is_flag=kind is bool,
         multiple=typing.get_origin(field.annotation) is tuple,
         default=_shown(field.default),
@@ -176,12 +200,22 @@ def _plain(annotation: object) -> object:
     return annotation
 
 
-def _click_type(kind: object) -> click.Choice[str] | click.ParamType[Any]:
+def _click_type(kind: object, field: FieldInfo) -> click.Choice[str] | click.ParamType[Any]:
+    """The click type of a field; its bounds (pydantic's ge, gt, le, lt) show in --help."""
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return click.Choice([item.value for item in kind])
+    bounds = {
+        name: value
+        for mark in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if (value := getattr(mark, name, None)) is not None
+    }
+    lower, upper = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if kind is int:
-        return click.INT
-    return click.FLOAT if kind is float else click.STRING
+        return click.IntRange(lower, upper, min_open="gt" in bounds, max_open="lt" in bounds)
+    if kind is float:
+        return click.FloatRange(lower, upper, min_open="gt" in bounds, max_open="lt" in bounds)
+    return click.STRING
 
 
 def _shown(default: object) -> object:
