@@ -126,7 +126,7 @@ def _read_differences(bits: str, codes: Codes) -> tuple[int, ...]:
 
 
 def _difference(symbol: int, extra: str) -> int:
-    """T.81 H.1.2.2: as many bits as the symbol says, negative if the first is 0; 16 is 32,768 without bits."""
+    """T.81 H.1.2.2: as many bits as the symbol says, negative if the first is 0; 16 is 32,768, no bits."""
     if symbol == 0:
         return 0
     if symbol >= 16:
