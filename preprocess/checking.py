@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from preprocess import pipeline
 from preprocess.config import ResultConfig
 from preprocess.discover import discover
+from preprocess.errors import UsageError
 from preprocess.keyring import pseudonyms_of
 from preprocess.manifest import read_manifest
 from preprocess.oracle import OracleDecoder

@@ -200,7 +200,7 @@ def verify(
             + (f" ({comparison.worst})" if comparison.worst else "")
         )
         if not comparison.checked:
-            click.echo("nothing could be compared (pip install 'bcd-mammography[oracle]'?)", err=True)
+            click.echo("nothing could be compared (pip install '.[oracle]'?)", err=True)
         failed = comparison.problems or comparison.largest_difference or not comparison.checked
         code = 1 if failed else 0
     ctx.exit(code)

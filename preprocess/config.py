@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION = 1
 """Version of the manifest, the columns and the fold rule. Raised when one of them changes meaning."""
@@ -131,7 +131,7 @@ class LogFormat(StrEnum):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False, allow_inf_nan=False)
 
 
 class ResultConfig(_Frozen):
@@ -170,7 +170,9 @@ class ResultConfig(_Frozen):
         BurnedIn.KEEP, description="Images that declare burned-in annotation (BurnedInAnnotation YES)."
     )
     orient: Orientation = Field(Orientation.LEFT, description="Side to bring the chest wall to.")
-    decode: str = Field("auto", description="auto, full, or a wavelet level by number.")
+    decode: str = Field(
+        "auto", description="auto, full, or a wavelet level by number (the deepest there is, if fewer)."
+    )
     decode_margin: float = Field(
         1.25, ge=1.0, le=4.0, description="auto: level's box must be this many times the output's."
     )
@@ -203,6 +205,12 @@ class ResultConfig(_Frozen):
         if value not in (8, 16):
             raise ValueError("must be 8 or 16")
         return value
+
+    @model_validator(mode="after")
+    def _percentiles(self) -> Self:
+        if self.percentile_low >= self.percentile_high:
+            raise ValueError("--percentile-low must be below --percentile-high")
+        return self
 
     @field_validator("decode")
     @classmethod
@@ -259,12 +267,16 @@ class ExecutionConfig(_Frozen):
             return int(counted * float(text[:-1]) / 100)
         return int(text)
 
-    @field_validator("max_rejected")
+    @field_validator("max_rejected", mode="before")
     @classmethod
-    def _max_rejected(cls, value: str) -> str:
-        text = value.strip()
-        number = float(text[:-1]) if text.endswith("%") else int(text)
-        if number < 0 or (text.endswith("%") and number > 100):
+    def _max_rejected(cls, value: object) -> str:
+        text = str(value).strip()
+        percentage = text.endswith("%")
+        try:
+            number = float(text[:-1]) if percentage else int(text)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= (100 if percentage else number):
             raise ValueError("must be a count, or a percentage from 0% to 100%")
         return text
 

@@ -194,9 +194,7 @@ def _training(*, needed: bool) -> Iterator[Check]:
 
 def _wanted(package: str, version: str | None, missing: str) -> Check:
     if version is None:
-        return Check(
-            package, missing, "not installed; training needs it", "pip install 'bcd-mammography[train]'"
-        )
+        return Check(package, missing, "not installed; training needs it", "pip install '.[train]'")
     return Check(package, OK, version)
 
 

@@ -19,7 +19,7 @@ _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _CUDA_13_DRIVER = 13000
 _ENOUGH_DALI = (2, 3)
 _OUR_DECODER = "dali_pipelines.decoder"
-_EXTRA = "pip install 'bcd-mammography[gpu-cu12]' or [gpu-cu13]"
+_EXTRA = "pip install '.[gpu-cu12]' or [gpu-cu13]"
 
 
 @dataclass(frozen=True, slots=True)

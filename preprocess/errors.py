@@ -169,8 +169,8 @@ REJECT_CODES: dict[str, RejectCode] = {
     ),
 }
 
-UNCOUNTED_CODES = frozenset({"structured_report", "presentation_state", "dicomdir", "non_image"})
-"""Non-image DICOM: rows of their own, never counted against --max-rejected."""
+UNCOUNTED_CODES = frozenset({"structured_report", "presentation_state", "dicomdir", "non_image", "modality"})
+"""Non-image DICOM, and what --modality was asked to leave out: never counted against --max-rejected."""
 
 
 class BcdError(Exception):

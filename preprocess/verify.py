@@ -6,6 +6,7 @@ Out: VerifyReport: whole, damaged or incomplete, with every problem named; Sourc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections import Counter
@@ -80,8 +81,9 @@ def verify(out: Place) -> VerifyReport:
         problems += found
     except (DatasetDamaged, OSError) as error:
         problems.append(_words(error))
-    status = Verdict.DAMAGED if problems else Verdict.WHOLE
-    return VerifyReport(status, tuple(problems), sum(1 for _ in _files(manifest)), images, len(rows))
+    leftovers = _leftovers(out)
+    status = Verdict.DAMAGED if problems else Verdict.INCOMPLETE if leftovers else Verdict.WHOLE
+    return VerifyReport(status, (*problems, *leftovers), sum(1 for _ in _files(manifest)), images, len(rows))
 
 
 def verify_source(
@@ -108,7 +110,9 @@ def verify_source(
     ]
     known = [row.source for row in rows if row.source in by_name]
     chosen = set(sorted(known, key=lambda name: _lot(seed, name))[:sample])
-    problems = [] if known or not rows else ["none of the dataset's sources is among the inputs given"]
+    if rows and not known:
+        raise UsageError("none of the dataset's inputs is among these; give --source what `run` was given")
+    problems: list[str] = []
     worst, largest, checked = None, 0, 0
     beyond: list[str] = []
     for row, pixels in read_images(out):
@@ -154,15 +158,23 @@ def _words(error: Exception) -> str:
 
 
 def _unknown_files(out: Place, manifest: Manifest) -> list[str]:
-    """Files where readers look for data that the manifest does not know, and leftovers of killed writers."""
+    """Files where readers look for data that the manifest does not know."""
     known = {file.path for file in _files(manifest)}
     try:
         names = [name_below(out, path) for path in files_below(out)]
     except OSError as error:
         return [f"the folder cannot be listed: {describe(error)}"]
     unknown = [name for name in names if name.startswith(("fold=", "images/")) and name not in known]
-    unknown += [name for name in names if is_temporary(name) and name not in unknown]
     return [f"{name} is not in the manifest" for name in sorted(unknown)]
+
+
+def _leftovers(out: Place) -> list[str]:
+    """What a run left that was killed after the manifest, while it drew its report."""
+    with contextlib.suppress(OSError):  # told by _unknown_files
+        names = [name_below(out, path) for path in files_below(out)]
+        left = [name for name in names if is_temporary(name.rpartition("/")[2])]
+        return [f"{name} was left by a killed run: run it again" for name in left]
+    return []
 
 
 def _check_rows(out: Place, manifest: Manifest, rows: list[InstanceRow]) -> list[str]:

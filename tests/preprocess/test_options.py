@@ -57,12 +57,31 @@ def test_formats_are_kept_in_one_order_whatever_order_they_are_given_in() -> Non
         (["--decode", "quarter"], "--decode: must be auto, full or a level"),
         (["--max-rejected", "200%"], "--max-rejected: must be"),
         (["--max-rejected", "many"], "--max-rejected: "),
-        (["--size", "4x4"], "--height: "),
+        (["--size", "4x4"], "--size: "),
+        (["--margin-mm", "nan"], "--margin-mm: Input should be"),
+        (["--percentile-low", "0.9", "--percentile-high", "0.1"], "--percentile-low must be below"),
     ],
 )
 def test_impossible_values_are_usage_errors_that_name_the_option(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--margin-mm", "-1"], ["--folds", "0"], ["--decode-margin", "9"], ["--window", "wide"]]
+)
+def test_values_out_of_range_are_refused_with_the_range(arguments: list[str]) -> None:
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+
+
+def test_a_config_file_may_give_a_count_or_be_empty(tmp_path: Path) -> None:
+    file = tmp_path / "prep.yaml"
+    file.write_text("max-rejected: 10\n")
+    assert config_of("--config", str(file)).execution.max_rejected == "10"
+    file.write_text("# nothing yet\n")
+    assert config_of("--config", str(file)) == PrepConfig()
 
 
 @pytest.mark.parametrize("size", ["1024", "ax512", "1024x512x3", "-1x5"])

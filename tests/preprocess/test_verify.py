@@ -91,13 +91,24 @@ HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (lambda out: next(out.glob("fold=0/*.tfrecord")).unlink(), "is missing"),
     "cut": (lambda out: _cut(next(out.glob("fold=0/*.parquet"))), "bytes instead of"),
     "stray": (lambda out: (out / "fold=0" / "part-00077.tfrecord").write_bytes(b""), "not in the manifest"),
-    "leftover": (lambda out: (out / ".manifest.json.1.tmp").write_bytes(b""), "not in the manifest"),
+    "leftover": (lambda out: _leave(out / "fold=0" / ".part-00000.tfrecord.1.tmp"), "not in the manifest"),
     "table": (
         lambda out: (out / "instances.parquet").write_bytes(b"PAR1"),
         "instances.parquet cannot be read",
     ),
     "no table": (lambda out: (out / "instances.parquet").unlink(), "instances.parquet cannot be read"),
 }
+
+
+def _leave(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def test_a_complete_dataset_whose_run_was_killed_at_its_report_is_incomplete(out: Path) -> None:
+    _leave(out / ".report.html.6a83ea01.tmp")
+    report = verify(out)
+    assert report.status == "incomplete"
+    assert "run it again" in report.problems[0]
 
 
 def _cut(path: Path) -> None:
@@ -184,10 +195,9 @@ def test_a_source_that_is_now_rejected_is_a_problem(whole: Path) -> None:
     assert "decode_failed" in report.problems[0]
 
 
-def test_inputs_of_another_dataset_are_a_problem(whole: Path) -> None:
-    report = verify_source(whole, [], lambda s: prepared(s, ALL), sample=3)
-    assert report.checked == 0
-    assert report.problems
+def test_inputs_of_another_dataset_are_a_usage_error(whole: Path) -> None:
+    with pytest.raises(UsageError, match="none of the dataset's inputs"):
+        verify_source(whole, [], lambda s: prepared(s, ALL), sample=3)
 
 
 def test_pseudonyms_lead_back_to_sources(tmp_path: Path) -> None:
