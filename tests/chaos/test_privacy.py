@@ -134,7 +134,7 @@ class Watching(InlineExecutor):
     @classmethod
     def look(cls, index: int | None = None) -> None:
         cls.looks += 1
-        if index is None or FULL or index % 3 == 1:
+        if index is None or FULL or (index == 1 and cls.looks % 2):
             assert leaks(cls.out, cls.marks) == []
 
 
@@ -213,9 +213,11 @@ def test_workers_and_commands_say_no_canary(
     assert find(done.stdout + done.stderr, marks) == []
     assert leaks(out, marks) == []
     assert (tmp_path / "out.key").stat().st_mode & 0o777 == 0o600
-    checked = CliRunner().invoke(cli.main, ["verify", str(out), "--source", str(archive), "--sample", "9"])
-    assert checked.exit_code == 0, checked.output
-    assert find(checked.output.encode(), marks) == []
+    if FULL:
+        words = ["verify", str(out), "--source", str(archive), "--sample", "9"]
+        checked = CliRunner().invoke(cli.main, words)
+        assert checked.exit_code == 0, checked.output
+        assert find(checked.output.encode(), marks) == []
 
 
 def test_inspect_shows_no_canary_and_no_id(inputs: tuple[Path, dict[str, set[str]], Path]) -> None:
@@ -226,20 +228,21 @@ def test_inspect_shows_no_canary_and_no_id(inputs: tuple[Path, dict[str, set[str
         assert shown.exit_code in (0, 1)
 
 
-def test_a_fault_of_the_driver_prints_places_without_texts(tmp_path: Path) -> None:
-    program = (
-        "from preprocess import cli, runner\n"
-        "def fault(*_):\n"
-        f"    raise ValueError('{canary(9500)}^JANE')\n"
-        "runner.make_plan = fault\n"
-        "cli.main()"
-    )
-    words = ["run", str(tmp_path), "--out", str(tmp_path.parent / f"{tmp_path.name}-out")]
-    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, timeout=60)
-    assert done.returncode == 1
-    assert b"ValueError" in done.stderr
-    assert b"JANE" not in done.stderr.replace(f"'{canary(9500)}^JANE'".encode(), b"")
-    assert find(done.stdout + done.stderr, (MARK,)) == []
+def test_a_fault_of_the_driver_is_told_by_places_without_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_: object) -> None:
+        raise ValueError("".join(("QXK", "ZV9500^JANE")))  # in parts: source lines may be shown
+
+    monkeypatch.setattr(runner, "make_plan", fault)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    (tmp_path / "in").mkdir()
+    done = CliRunner().invoke(cli.main, ["run", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, ValueError)
+    sys.excepthook(ValueError, done.exception, done.exception.__traceback__)  # as Python does at the end
+    told = capsys.readouterr().err
+    assert "ValueError" in told
+    assert find((told + done.output).encode(), (MARK,)) == []
 
 
 def test_an_error_of_the_disk_names_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
