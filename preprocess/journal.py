@@ -51,6 +51,8 @@ def load_finished(
 ) -> dict[str, ShardResult]:
     """Finished shards by name: those whose key matches and whose files are there with the right size.
 
+    Not those with an input that could not be read: the next run tries it again.
+
     All other data files in OUT's `fold=*` and `images` are removed, with their journals, and what killed
     workers left. A complete dataset whose shards are not those of the plans loses its manifest first, so that
     it never claims to be complete. Only while no other run writes to OUT.
@@ -63,11 +65,17 @@ def load_finished(
     manifest = _manifest_of(out) if complete else None
     results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else []
     results = results if complete else _of_journals(out)
-    finished = {r.name: r for r in results if keys.get(r.name) == r.key and files_are_there(out, r)}
+    finished = {r.name: r for r in results if keys.get(r.name) == r.key and _is_settled(r)}
+    finished = {name: result for name, result in finished.items() if files_are_there(out, result)}
     if not (manifest and len(finished) == len(plans) == len(manifest.shards)):
         reopen(out, finished.values())
     _remove_stale(out, finished)
     return {name: finished[name] for name in keys if name in finished}
+
+
+def _is_settled(result: ShardResult) -> bool:
+    """False if an input that the scan could read could not be read a moment later: that may pass."""
+    return not any(row.reject_code == "unreadable" for row in result.rows)
 
 
 def _of_journals(out: Place) -> list[ShardResult]:

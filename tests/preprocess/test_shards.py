@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -214,6 +215,15 @@ def test_a_shard_that_is_not_as_planned_is_done_again(tmp_path: Path, harm: str)
         config = config.model_copy(update={"seed": 1})
     assert load_finished(tmp_path, (plan,), config) == {}
     assert tree(tmp_path) == {}
+
+
+def test_a_shard_with_an_input_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    (plan,) = plan_shards((scanned("p", "1"), scanned("p", "2bad")), CONFIG)
+    with ShardWriter(tmp_path, plan, CONFIG) as writer:
+        writer.add(prepared(plan.sources[0]))
+        writer.reject(dataclasses.replace(reject(plan.sources[1]), code="unreadable"))
+        writer.commit()
+    assert load_finished(tmp_path, (plan,), CONFIG) == {}
 
 
 def test_data_files_of_no_journal_and_leftovers_go(tmp_path: Path) -> None:
