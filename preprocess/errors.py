@@ -138,13 +138,17 @@ REJECT_CODES: dict[str, RejectCode] = {
         Stage.DECODE, "The decoder reported an error.", "The file is damaged; fetch it again."
     ),
     "decoder_crashed": RejectCode(
-        Stage.DECODE, "The decoder killed its process.", "Keep the file, report it, leave it out."
+        Stage.DECODE,
+        "The image crashed its process, alone in a fresh one too.",
+        "Keep the file, report it, leave it out.",
     ),
     "out_of_memory": RejectCode(
         Stage.DECODE, "The worker's memory limit was reached on this image.", "Raise --worker-memory."
     ),
     "timeout": RejectCode(
-        Stage.DECODE, "The image took longer than --image-timeout.", "Raise the limit if genuine."
+        Stage.DECODE,
+        "The image took longer than --image-timeout-s, alone too.",
+        "Raise the limit if genuine.",
     ),
     "pixels_above_bits_stored": RejectCode(
         Stage.DECODE,
