@@ -57,10 +57,10 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     for note in discovery.notes:
         reporter.note(note)
     scanned, rejects = _scan(discovery.sources[: config.limit], request, executor, reporter)
-    joined = join(discovery.labels, scanned, (reject.source for reject in rejects))
-    # Lists of all inputs that nobody reads again.
-    del scanned
-    discovery = replace(discovery, sources=(), labels=None)
+    # What nobody reads again goes at once: these are lists of all inputs.
+    table, discovery = discovery.labels, replace(discovery, sources=(), labels=None)
+    joined = join(table, scanned, (reject.source for reject in rejects))
+    del scanned, table
     for count, what in ((joined.rows_unmatched, "label rows"), (joined.images_unmatched, "images")):
         if count:
             reporter.note(f"{count} {what} without a partner in the label tables")
