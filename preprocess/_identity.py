@@ -57,8 +57,8 @@ _VIEW_OF_MEANING = {
 _VIEW_POSITION = re.compile(
     rf"[LRMS]?(?:{'|'.join(_VIEW_CODES)}|AT|AX|CV)(?:ID|RL|RM|RI|RS|TAN|[DMST])?|AP|PA|LL|RL|[LR]LO|[LR]LD"
 )
-"""Mammography views with the usual letters for side, magnification, spot and modifiers; plain projections. Free
-text in View Position could name anybody."""
+"""Mammography views with the usual letters for side, magnification, spot and modifiers; plain projections.
+Free text in View Position could name anybody."""
 
 
 def reject_non_images(attributes: Attributes, sop_class_uid: str | None) -> None:

@@ -22,7 +22,7 @@ from preprocess.manifest import (
     JOURNALS,
     MANIFEST,
     Manifest,
-    files_are_there,
+    files_are_whole,
     journal_of,
     read_manifest,
     read_rows,
@@ -49,7 +49,7 @@ def shard_key(plan: ShardPlan, config: ResultConfig, pseudonyms: Pseudonyms) -> 
 def load_finished(
     out: Place, plans: Sequence[ShardPlan], config: ResultConfig, pseudonyms: Pseudonyms | None = None
 ) -> dict[str, ShardResult]:
-    """Finished shards by name: those whose key matches and whose files are there with the right size.
+    """Finished shards by name: those whose key matches and whose files are still what was written.
 
     Not those with an input that could not be read: the next run tries it again.
 
@@ -66,7 +66,7 @@ def load_finished(
     results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else []
     results = results if complete else _of_journals(out)
     finished = {r.name: r for r in results if keys.get(r.name) == r.key and _is_settled(r)}
-    finished = {name: result for name, result in finished.items() if files_are_there(out, result)}
+    finished = {name: result for name, result in finished.items() if files_are_whole(out, result)}
     if not (manifest and len(finished) == len(plans) == len(manifest.shards)):
         reopen(out, finished.values())
     _remove_stale(out, finished)

@@ -12,6 +12,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,7 +29,7 @@ from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, Usa
 from preprocess.images import SHARD_COLUMNS
 from preprocess.leakage import LeakageGroup, find_leakage
 from preprocess.parquet import read_instances, write_instances
-from preprocess.places import Place, read_bytes, size_of
+from preprocess.places import Place, open_bytes, read_bytes, size_of
 from preprocess.plan import is_positive, positive_label, utf8_key
 from preprocess.records import Label, LabelColumn, LabelLevel, LabelValue, Status
 from preprocess.results import PixelStatistics, ShardFile, ShardResult, canonical_json, storable
@@ -206,6 +207,27 @@ def files_are_there(out: Place, result: ShardResult) -> bool:
     """True if all of a shard's files are there and have the right size. Raises RunAborted."""
     with aborting_on_io_error(out):
         return all(size_of(out / file.path) == file.bytes for file in result.files)
+
+
+def files_are_whole(out: Place, result: ShardResult) -> bool:
+    """True if all of a shard's files are there and are what was written; at a URL, only their sizes count.
+
+    Raises RunAborted.
+    """
+    if not files_are_there(out, result):
+        return False
+    if not isinstance(out, Path):
+        return True
+    with aborting_on_io_error(out):
+        return all(_file_sha256(out / file.path) == file.sha256 for file in result.files)
+
+
+def _file_sha256(path: Place) -> str:
+    digest = hashlib.sha256()
+    with open_bytes(path) as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def journal_of(out: Place, name: str) -> Place:

@@ -174,7 +174,7 @@ def _box(
     if config.roi is RoiPolicy.NONE:
         return whole
     if config.roi_detector is not None:
-        detected = _detector(config.roi_detector)(values, image)
+        detected = detector_of(config.roi_detector)(values, image)
         if detected is not None:
             row, column, rows, columns = detected
             return _clipped(whole, RoiMethod.DETECTOR, (row, row + rows), (column, column + columns))
@@ -210,7 +210,7 @@ def margin_in_pixels(spacing_mm: float | None, config: ResultConfig) -> int:
 
 
 @lru_cache(maxsize=8)
-def _detector(name: str) -> Detector:
+def detector_of(name: str) -> Detector:
     """Import `module:function`. Raises UsageError where there is no such thing."""
     module, _, function = name.partition(":")
     try:

@@ -14,27 +14,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 
 from preprocess import output
 from preprocess.discover import contains
-from preprocess.errors import UNCOUNTED_CODES, BcdError, RunAborted, UsageError
+from preprocess.errors import UNCOUNTED_CODES, BcdError, DatasetDamaged, RunAborted, UsageError
 from preprocess.executors.base import Executor, Record
 from preprocess.executors.local import LocalExecutor
 from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
 from preprocess.locks import Lock
-from preprocess.manifest import finish, require_files
-from preprocess.places import Place
+from preprocess.manifest import MANIFEST, finish, read_manifest, read_rows, require_files
+from preprocess.places import Place, size_of
 from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Reporter, Silent
 from preprocess.records import SourceFile, Status
 from preprocess.report import write_report
+from preprocess.results import storable_text
+from preprocess.roi import detector_of
 from preprocess.schema import InstanceRow, duplicate_row, rejected_row
 from preprocess.shards import ShardResult, load_finished
 from preprocess.tasks import ShardTask
-from preprocess.thumbnails import contact_sources, load
+from preprocess.thumbnails import CONTACT_SHEET_IMAGES, contact_sources, load
 
 _PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pyarrow", "pydicom", "scipy")
 
@@ -66,6 +69,8 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     if contains(request.inputs, str(request.out)):
         raise UsageError(f"--out {request.out} lies inside an input; give a folder outside of it")
     output.refuse_foreign(request.out)
+    if result.roi_detector is not None:
+        detector_of(result.roi_detector)  # a name that is none is told now, not image by image
     workers = partial(
         LocalExecutor, execution.worker_count(), execution.image_timeout_s, execution.worker_memory
     )
@@ -81,6 +86,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     started, begin = datetime.now(UTC), time.monotonic()
     pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
     plan = make_plan(request, executor, reporter)
+    if not request.config.execution.overwrite:
+        _refuse_to_forget(request.out, plan, pseudonyms)
     done = load_finished(request.out, plan.shards, request.config.result, pseudonyms)
     todo = [shard for shard in plan.shards if shard.name not in done]
     if done:
@@ -123,7 +130,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
 def _shard_tasks(
     request: RunRequest, plan: Plan, todo: Sequence[ShardPlan], pseudonyms: Pseudonyms
 ) -> Iterator[ShardTask]:
-    contact = {source.source for source in contact_sources(_Sources(plan.shards))}
+    # More than the sheet shows: some will turn out to be rejects.
+    contact = {source.source for source in contact_sources(_Sources(plan.shards), 4 * CONTACT_SHEET_IMAGES)}
     for planned in todo:
         shard = planned.unpacked()
         yield ShardTask(
@@ -145,6 +153,25 @@ class _Sources:
 
     def __iter__(self) -> Iterator[SourceFile]:
         return (source for shard in self.shards for source in shard.sources)
+
+
+def _refuse_to_forget(out: Place, plan: Plan, pseudonyms: Pseudonyms) -> None:
+    """A finished dataset may grow; that it would lose inputs is told before anything is removed."""
+    if size_of(out / MANIFEST) is None:
+        return
+    try:
+        known = {row.source for row in read_rows(out, read_manifest(out).label_columns())}
+    except DatasetDamaged:
+        return  # what it has is not known; it will be made again
+    rejected = (reject.source for reject in plan.rejects)
+    duplicate = (item.scanned.source for item in plan.duplicates)
+    for source in chain(_Sources(plan.shards), rejected, duplicate):
+        known.discard(pseudonyms.source(storable_text(source.source)))
+    if known:
+        raise UsageError(
+            f"{out} has {len(known)} inputs that are not among these, such as {min(known)}; give all inputs"
+            " together, or --overwrite to keep only these"
+        )
 
 
 def _other_rows(plan: Plan) -> Iterator[InstanceRow]:

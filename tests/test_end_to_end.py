@@ -141,6 +141,40 @@ def test_a_lost_shard_is_made_again(phantoms: Path, dataset: Path, tmp_path: Pat
     assert promised(out) == promised(dataset)
 
 
+def test_a_damaged_shard_is_made_again(phantoms: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(dataset, out)
+    shard = next(out.rglob("part-00000.tfrecord"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    prepare(out, phantoms)
+    assert promised(out) == promised(dataset)
+
+
+def test_inputs_that_are_missing_now_are_not_forgotten_silently(
+    phantoms: Path, dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(dataset, out)
+    fewer = tmp_path / "in"
+    shutil.copytree(phantoms, fewer)
+    shutil.rmtree(sorted((fewer / "train_images").iterdir())[0])
+    with pytest.raises(UsageError, match="4 inputs that are not among these"):
+        prepare(out, fewer)
+    assert promised(out) == promised(dataset)
+    assert prepare(out, fewer, overwrite=True).found == 40
+    assert verify(out).status == "whole"
+
+
+def test_a_detector_that_is_none_is_refused_before_the_first_image(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no_such_module"):
+        prepare(
+            tmp_path / "out", phantoms, result=SMALL.model_copy(update={"roi_detector": "no_such_module:f"})
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_new_inputs_are_added_without_redoing_the_others(phantoms: Path, tmp_path: Path) -> None:
     grown = tmp_path / "in"
     shutil.copytree(phantoms / "train_images", grown)

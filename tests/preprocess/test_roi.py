@@ -475,9 +475,9 @@ def detectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     module = types.ModuleType("bcd_test_detectors")
     module.half, module.nothing, module.number = detect_half, detect_nothing, 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bcd_test_detectors", module)
-    roi._detector.cache_clear()
+    roi.detector_of.cache_clear()
     yield "bcd_test_detectors"
-    roi._detector.cache_clear()
+    roi.detector_of.cache_clear()
 
 
 def test_a_detectors_box_is_clipped_and_flagged(detectors):
