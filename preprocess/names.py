@@ -34,7 +34,7 @@ def safe_name(raw: str) -> str:
     if _CLEAN.fullmatch(raw):
         return raw
     if raw in ("", ".", ".."):
-        return "%2E" * len(raw) or "%00"
+        return "%2E" * len(raw) or "%h"  # %00 is a NUL
     text = _LIKE_OURS.sub("%25", unicodedata.normalize("NFC", raw))
     return _shortened("".join(c if c.isprintable() and c not in "/\\:" else _escaped(c) for c in text))
 
