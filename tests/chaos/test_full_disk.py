@@ -1,6 +1,6 @@
 """A full, read-only or vanished disk, through the command line: one clear message, exit 1, then resume.
 
-Each test starts several processes, so all but one are left to BCD_CHAOS=full.
+Each test starts several processes, so they are left to BCD_CHAOS=full.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from bench.phantom import PhantomSpec, generate
 from preprocess.verify import verify
 
-FULL = pytest.mark.skipif(os.environ.get("BCD_CHAOS") != "full", reason="several runs: make chaos")
+pytestmark = pytest.mark.skipif(os.environ.get("BCD_CHAOS") != "full", reason="several runs: make chaos")
 UNPROMISED = {"run.json", "report.html", "dataset_card.md"}
 
 
@@ -82,7 +82,6 @@ def mount(*words: object) -> int:
     return subprocess.run(["mount", *map(str, words)], check=False, capture_output=True).returncode
 
 
-@FULL
 def test_a_full_disk_is_one_message_and_more_room_lets_the_run_finish(
     images: Path, whole: dict[str, str], small_disk: Path
 ) -> None:
@@ -95,7 +94,6 @@ def test_a_full_disk_is_one_message_and_more_room_lets_the_run_finish(
     assert promised(out) == whole
 
 
-@FULL
 def test_a_read_only_disk_is_one_message(images: Path, whole: dict[str, str], small_disk: Path) -> None:
     out = small_disk / "OUT"
     out.mkdir()
@@ -120,7 +118,6 @@ def test_a_file_size_limit_is_one_message_and_lifting_it_lets_the_run_finish(
     assert promised(out) == whole
 
 
-@FULL
 def test_an_out_that_vanishes_during_the_run_ends_it(
     images: Path, whole: dict[str, str], tmp_path: Path
 ) -> None:
