@@ -1,0 +1,108 @@
+"""A regression guard that counts work instead of timing it: the same on every machine, at any load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
+from preprocess import _codecs, openjpeg
+from preprocess.config import ResultConfig
+from preprocess.decode import CpuDecoder
+from preprocess.kernels import reference
+from preprocess.pipeline import steps
+from preprocess.records import SourceFile
+
+ROWS, COLUMNS = 2304, 1792
+FULL = ROWS * COLUMNS
+COARSE = FULL >> 4
+
+
+@dataclass(slots=True)
+class Work:
+    """What one image cost."""
+
+    levels: list[int] = field(default_factory=list)
+    samples: int = 0
+    codestream_bytes: int = 0
+    touched: Counter[str] = field(default_factory=Counter)
+    """Samples that went into each kernel."""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A breast-like half ellipse with texture: 12 bits, JPEG 2000 as in RSNA's files, five levels."""
+    rows, columns = np.mgrid[0:ROWS, 0:COLUMNS].astype(np.float32)
+    inside = ((rows - ROWS / 2) / 900) ** 2 + (columns / 1100) ** 2
+    grain = np.random.default_rng(4).integers(0, 60, (ROWS, COLUMNS))
+    pixels = np.where(inside < 1, 900 + 1800 * (1 - inside) + grain, 40).astype(np.uint16)
+    path = tmp_path_factory.mktemp("counters") / "1.dcm"
+    spec = DicomSpec(
+        transfer_syntax_uid=SYNTAXES["jpeg-2000"], bits_stored=12, windows=(("2048", "4096"),), boxed=True,
+        codestream_bits=16,
+    )  # fmt: skip
+    write_dicom(path, pixels, spec)
+    return path
+
+
+def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Prepare one image and count."""
+    work, decode = Work(), openjpeg.decode
+
+    def decoded(codestream: bytes, level: int, **options: Any) -> Any:
+        values = decode(codestream, level, **options)
+        work.levels.append(level)
+        work.samples += values.size
+        work.codestream_bytes += len(codestream)
+        return values
+
+    def counted(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def count(first: Any, *rest: Any, **more: Any) -> Any:
+            work.touched[name] += getattr(first, "size", 0)
+            return kernel(first, *rest, **more)
+
+        return count
+
+    monkeypatch.setattr(_codecs.openjpeg, "decode", decoded)
+    for name in reference.__all__:
+        monkeypatch.setattr(reference, name, counted(name, getattr(reference, name)))
+    trace = steps(SourceFile("1.dcm", str(path), explicit=True), config, CpuDecoder())
+    assert trace.prepared is not None, trace.reject
+    return work
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [((256, 128), [2]), ((512, 256), [2, 1]), ((1024, 512), [2, 0]), ((2048, 1024), [2, 0])],
+)
+def test_levels_and_samples_decoded_are_no_more_than_needed(
+    image: Path, size: tuple[int, int], levels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = work_of(image, ResultConfig(height=size[0], width=size[1]), monkeypatch)
+    assert work.levels == levels
+    assert work.samples == sum(FULL >> 2 * level for level in levels)
+
+
+def test_the_codestream_is_read_once_per_decode(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = work_of(image, ResultConfig(height=512, width=256), monkeypatch)
+    assert work.codestream_bytes <= len(work.levels) * image.stat().st_size
+
+
+@pytest.mark.parametrize(("decode", "final"), [("auto", FULL >> 2), ("full", FULL)])
+def test_kernels_touch_each_sample_a_bounded_number_of_times(
+    image: Path, decode: str, final: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask works on the coarse level only, rendering on the box only, the table on the output only."""
+    config = ResultConfig(height=512, width=256, decode=decode)
+    touched = work_of(image, config, monkeypatch).touched
+    rendering = {name: touched.pop(name, 0) for name in ("to_index", "block_mean", "resample", "look_up")}
+    assert touched.total() <= 12.6 * COARSE
+    assert touched["shift_mean"] == COARSE
+    assert max(rendering.values()) <= 0.56 * final
+    assert rendering["look_up"] <= 512 * 256
