@@ -25,7 +25,10 @@ _CELL_PX = 230
 
 
 def write_json(path: Path, quality: Quality, command: str) -> None:
-    """Write everything measured, one figure a line; floats to 5 digits. command: without paths."""
+    """Write everything measured as tables: columns, then a row a line; floats to 4 digits.
+
+    command: without paths.
+    """
     parts = {"schema": SCHEMA, "machine": dataclasses.asdict(machine_facts(command))}
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in parts.items()]
     for name, figures in (
@@ -33,17 +36,25 @@ def write_json(path: Path, quality: Quality, command: str) -> None:
         ("fidelity", quality.fidelity),
         ("lesions", quality.lesions),
     ):
-        rows = ",\n".join(f"  {json.dumps(_rounded(dataclasses.asdict(one)))}" for one in figures)
-        lines.append(f" {json.dumps(name)}: [\n{rows}\n ]")
+        rows = [_flat(dataclasses.asdict(one)) for one in figures]
+        columns = max(rows, key=len, default={})
+        written = (json.dumps([row.get(column) for column in columns]) for row in rows)
+        table = ",\n   ".join(written)
+        lines.append(
+            f' {json.dumps(name)}: {{"columns": {json.dumps(list(columns))},\n  "rows": [\n   {table}\n  ]}}'
+        )
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def _rounded(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, 5)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+def _flat(value: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested figures side by side: leveled.noise."""
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat.update(_flat(item, f"{prefix}{key}."))
+        elif item is not None:
+            flat[prefix + key] = round(item, 4) if isinstance(item, float) else item
+    return flat
 
 
 def markdown(quality: Quality) -> str:
