@@ -48,10 +48,12 @@ def plot(result: Result) -> str:
         roof = stages.roof(*result.measurements)
         bars = [("disk", roof.disk), ("decode", roof.decode), ("everything else", roof.rest)]
         bars += [("limit", roof.limit), ("reached", roof.whole)]
-        return plots.bars(f"prep {result.label}: images/s, log scale", bars, logarithmic=True)
+        return plots.bars(
+            f"prep {result.label}: images per second of one core, log scale", bars, logarithmic=True
+        )
     ran = [one for one in result.measurements if one.passes]
-    bars = [(one.name, one.milliseconds.median) for one in ran]
-    return plots.bars(f"{result.kind} {result.label}: ms per image, wall", bars)
+    bars = [(one.name, one.cpu.median * 1000 / one.items) for one in ran]
+    return plots.bars(f"{result.kind} {result.label}: processor ms per image", bars)
 
 
 def _facts(result: Result) -> Iterator[str]:
@@ -100,7 +102,7 @@ def _prep(result: Result) -> Iterator[str]:
     yield "| | disk | decode | everything else | limit | reached |"
     yield "|---|---|---|---|---|---|"
     rates = (roof.disk, roof.decode, roof.rest, roof.limit, roof.whole)
-    yield "| images/s | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |"
+    yield "| images per second of one core | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |"
     yield ""
     yield "| ms per image | " + " | ".join(_STAGES) + " | all |"
     yield "|---|" + "---|" * (len(_STAGES) + 1)

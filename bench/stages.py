@@ -197,7 +197,7 @@ def prep_works(paths: Sequence[str], size: tuple[int, int], decode: str = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """Rates in images per second: what each part alone would allow, and what the whole reaches."""
+    """Images per second of one core's time: what each part alone would allow, and what the whole reaches."""
 
     disk: float
     decode: float
@@ -208,12 +208,15 @@ class Roof:
 
     @property
     def rest_share(self) -> float:
-        """Share of the wall time that is neither reading nor decoding."""
+        """Share of the time that is neither reading nor decoding."""
         return max(1 - self.whole / self.limit, 0.0)
 
 
 def roof(disk: Measurement, decode: Measurement, prep: Measurement) -> Roof:
-    """The roofline-like picture of one size, from three measurements in turns; rest = what is left over."""
-    reading, decoding, whole = (one.wall.median / one.items for one in (disk, decode, prep))
+    """The roofline-like picture of one size, from three measurements in turns; rest = what is left over.
+
+    In processor time: the difference of two wall times on a busy machine is noise.
+    """
+    reading, decoding, whole = (one.cpu.median / one.items for one in (disk, decode, prep))
     rest = max(whole - reading - decoding, 1e-9)
     return Roof(1 / max(reading, 1e-9), 1 / decoding, 1 / rest, 1 / (reading + decoding), 1 / whole)
