@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+from pathlib import Path
 from random import Random
 
 import imagecodecs
@@ -111,3 +114,12 @@ def test_rle_that_holds_more_than_its_plane_is_refused() -> None:
     assert code_of(instance(frame, about)) is None
     assert code_of(instance(frame + b"\0", about)) is None
     assert code_of(instance(frame + b"\xf0\1", about)) == "decode_failed"
+
+
+def test_an_encoder_that_leaves_bytes_behind_everywhere_is_not_damage(real_data: Path) -> None:
+    # Written by ClearCanvas with an early OpenJPEG: one code-block in six holds more than its passes use.
+    name = "j2k_cs/opj_test_lossless.j2k"
+    with (real_data / "manifest.csv").open() as file:
+        expected = {row["name"]: row["px_sha256"] for row in csv.DictReader(file)}[name]
+    pixels = openjpeg.decode((real_data / name).read_bytes(), lossless=True)
+    assert hashlib.sha256(pixels.astype("<u2").tobytes()).hexdigest() == expected

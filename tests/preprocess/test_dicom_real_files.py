@@ -60,7 +60,8 @@ PACKAGED_CODES = {
 FUZZ = {
     "TC0231": None, "TC0239": None, "TC0243": "pixel_data_length", "TC0261": None,
     "TC0265": "sequence_too_deep", "TC0269": None, "TC0273": None, "TC0285": "pixel_data_length",
-    "TC0289": "pixel_data_length", "TC0293": "pixel_data_length", "TC0297": "invalid_attribute", "TC0301": None,
+    "TC0289": "pixel_data_length", "TC0293": "pixel_data_length", "TC0297": "invalid_attribute",
+    "TC0301": None,
     "TC0305": "invalid_attribute", "TC0309": "invalid_attribute", "TC0313": "invalid_attribute",
     "TC0317": "invalid_attribute", "TC0321": "codestream_invalid", "TC0325": "codestream_invalid",
     "TC0329": "color", "TC0333": "missing_attribute", "TC0337": None, "TC0343": None,
