@@ -23,7 +23,20 @@ SYNTAX_NAMES = (
 """Keys of `bench.phantom_dicom.SYNTAXES`, repeated so that --help imports no codec (a test compares)."""
 
 
-@click.group(context_settings={"show_default": True, "max_content_width": 110})
+class _Commands(click.Group):
+    """Tells a mistake in the command line in one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; UsageError becomes click's, exit code 2."""
+        from preprocess.errors import UsageError
+
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"show_default": True, "max_content_width": 110})
 def main() -> None:
     """Measure bcd-prep and bcd-train, and make the synthetic mammograms that they are measured on."""
 

@@ -50,6 +50,6 @@ def number(value: float) -> str:
 
 def _length(value: float, values: Sequence[float], logarithmic: bool) -> float:
     if not logarithmic:
-        return _BARS * value / max(*values, 1e-12)
+        return _BARS * value / max(values)
     low, high = log10(min(values)) - 0.3, log10(max(values))
     return _BARS * (log10(value) - low) / (high - low)

@@ -6,6 +6,7 @@ Out: a `Result`, written and read back as it was.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def save(result: Result, path: Path) -> None:
     """Write as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_ADAPTER.dump_json(result, indent=1) + b"\n")
+
+
+def is_result(path: Path) -> bool:
+    """Whether a JSON file is of this kind: other benchmarks keep theirs beside it and name a `schema`."""
+    document = json.loads(path.read_bytes())
+    return isinstance(document, dict) and "schema" not in document
 
 
 def load(path: Path) -> Result:

@@ -6,7 +6,7 @@ Out: `benchmarks.md` and one SVG per result. A table says what its figures are: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import compare, plots, results, stages
@@ -20,7 +20,7 @@ _STAGES = ("parse", "decode", "roi", "render", "encode", "write")
 
 def write(folder: Path, out: Path) -> tuple[Path, ...]:
     """Write the report of every JSON file in `folder`. Raises UsageError where there is none."""
-    paths = sorted(folder.glob("*.json"))
+    paths = [path for path in sorted(folder.glob("*.json")) if results.is_result(path)]
     if not paths:
         raise UsageError(f"no results in {folder.name}")
     out.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,12 @@ def plot(result: Result) -> str:
         roof = stages.roof(*result.measurements)
         bars = [("disk", roof.disk), ("decode", roof.decode), ("everything else", roof.rest)]
         bars += [("limit", roof.limit), ("reached", roof.whole)]
-        return plots.bars(
-            f"prep {result.label}: images per second of one core, log scale", bars, logarithmic=True
-        )
+        title = f"prep {result.label}: images per second of one core, log scale"
+        return plots.bars(title, bars, logarithmic=True)
+    if result.kind == "scale":
+        bars = [(one.name, one.items / one.wall.median) for one in result.measurements]
+        bars += [(f"{plan.inputs:,} planned", plan.inputs / plan.seconds) for plan in result.planned]
+        return plots.bars("scale: images per second", bars)
     ran = [one for one in result.measurements if one.passes]
     bars = [(one.name, one.cpu.median * 1000 / one.items) for one in ran]
     return plots.bars(f"{result.kind} {result.label}: processor ms per image", bars)
@@ -128,8 +131,9 @@ def _decode(result: Result) -> Iterator[str]:
 
 def _scale(result: Result) -> Iterator[str]:
     first = result.measurements[0] if result.measurements else None
-    yield "| workers | images/s | speed-up | largest process, MB |"
-    yield "|---|---|---|---|"
+    if result.measurements:
+        yield "| workers | images/s | speed-up | largest process, MB |"
+        yield "|---|---|---|---|"
     for one in result.measurements:
         times = "1" if one is first or first is None else _times(one.times_faster_than(first))
         rate = one.items / one.wall.median
@@ -149,12 +153,3 @@ def _ms(spread: Spread) -> str:
 
 def _times(spread: Spread) -> str:
     return f"{spread.median:.2f}× ({spread.low:.2f}–{spread.high:.2f})"
-
-
-def targets(found: Sequence[Result]) -> Iterator[str]:
-    """Ours against the best whole peer of each comparison, one line each."""
-    for result in found:
-        best = compare.best_peer(Comparison(result.measurements, result.verdicts))
-        ours = next((one for one in result.measurements if one.name == OURS), None)
-        if best is not None and ours is not None:
-            yield f"{result.label}: {_times(ours.times_faster_than(best))} against {best.name}"
