@@ -23,6 +23,8 @@ from tests.chaos.planted import plant
 SITE = Path(__file__).parent / "site"
 IMAGES, SHARD_IMAGES = (32, 4) if FULL else (12, 4)
 WORKERS = 2 if FULL else 1
+DRIVER_CALLS = {"replace": 6, "fsync": 10}
+"""Config, table, manifest, run.json, report, card; each file is flushed, and its folder."""
 UNPROMISED = {"run.json", "report.html", "dataset_card.md"}
 
 Moment = tuple[str, float | str]
@@ -37,7 +39,7 @@ def moments(count: int, seed: int = 20261123) -> list[Moment]:
         found.append(
             [
                 ("driver", rng.uniform(0.05, 1.0)),
-                ("call", f"driver:{call}:{rng.randint(1, 10)}:{when}:itself"),
+                ("call", f"driver:{call}:{rng.randint(1, 10) % DRIVER_CALLS[call] + 1}:{when}:itself"),
                 ("worker", rng.uniform(0.3, 0.9)),
                 ("call", f"worker:{call}:{rng.randint(1, 12)}:{when}:{rng.choice(['itself', 'parent'])}"),
             ][index % 4]
