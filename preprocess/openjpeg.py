@@ -48,6 +48,9 @@ _END = c_size_t(-1).value or 0
 _MAX_MESSAGES = 4
 
 _BLOCK_SAMPLES = 64 * 64
+_HEADER_BYTES = 1024
+_EXACT_ENCODER = b"Created by OpenJPEG version 2."
+"""Comment of an encoder (RSNA's, among others) whose code-blocks end where their bytes end."""
 _TERMINATION = b"PTERM check failure"
 _INVENTED = b"synthesized"
 """Bytes invented beyond a code-block's end: encoders that meet a rate cut code-blocks short."""
@@ -215,13 +218,15 @@ class _Messages:
         damage = bool(text) and not any(words in text for words in _HARMLESS_WARNINGS)
         self._keep(self.errors if damage else self.warnings, text)
 
-    def tells_of_damage(self, samples: int) -> bool:
-        """Whether anything said is an error, given how many samples were decoded.
+    def tells_of_damage(self, samples: int, codestream: bytes) -> bool:
+        """Whether anything said is an error, given how many samples were decoded of what.
 
         A few code-blocks that end elsewhere than their bytes are damaged. Many are an encoder's habit (old
-        OpenJPEG and ClearCanvas leave bytes behind, and every decoder reads their streams alike).
+        OpenJPEG and ClearCanvas leave bytes behind, and every decoder reads their streams alike), unless the
+        encoder says that it is one without.
         """
-        few = max(2, samples // _BLOCK_SAMPLES // 20)
+        exact = _EXACT_ENCODER in codestream[:_HEADER_BYTES]
+        few = samples if exact else max(2, samples // _BLOCK_SAMPLES // 20)
         return bool(self.errors) or 0 < self.unterminated <= few
 
     @staticmethod
@@ -288,7 +293,7 @@ def decode(codestream: bytes, level: int = 0, *, lossless: bool = False) -> npt.
             if not decoded or not lib.opj_end_decompress(codec, stream.handle):
                 raise messages.failure()
             pixels = _pixels(image.contents)
-            if messages.tells_of_damage(pixels.size):
+            if messages.tells_of_damage(pixels.size, codestream):
                 raise messages.failure()
             return pixels
     finally:
