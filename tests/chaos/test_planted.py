@@ -86,7 +86,8 @@ def test_all_others_are_as_in_a_run_without_them(
 
 def test_the_run_tells_what_its_workers_went_through(run: tuple[Path, str]) -> None:
     told = json.loads((run[0] / "run.json").read_text())["supervision"]
-    blamed = [CODES[deed] for deed in PLANTED.values() if "hog" not in deed]
+    survived = {"numpy_hog", "native_hog", "fault"}  # their process lived on to reject them itself
+    blamed = [CODES[deed] for deed in PLANTED.values() if deed not in survived]
     assert told["blamed"] == {code: blamed.count(code) for code in sorted(set(blamed))}
     assert told["workers_lost"] > len(blamed)
     assert told["workers_started"] == told["workers_lost"] + WORKERS
