@@ -90,7 +90,9 @@ def test_the_run_tells_what_its_workers_went_through(run: tuple[Path, str]) -> N
     blamed = [CODES[deed] for deed in PLANTED.values() if deed not in survived]
     assert told["blamed"] == {code: blamed.count(code) for code in sorted(set(blamed))}
     assert told["workers_lost"] > len(blamed)
-    assert told["workers_started"] == told["workers_lost"] + WORKERS
+    # Trials also take the place of idle workers that have worked before.
+    spare = told["workers_started"] - told["workers_lost"]
+    assert 1 <= spare <= WORKERS + told["tried_alone"]
     assert 50_000_000 < told["peak_worker_bytes"] < 700_000_000
     assert f"{told['workers_lost']} worker processes were lost and replaced" in run[1]
 
