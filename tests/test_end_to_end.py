@@ -123,6 +123,15 @@ def test_workers_and_order_of_inputs_change_no_byte(phantoms: Path, dataset: Pat
     assert promised(tmp_path / "one") == promised(dataset)
 
 
+def test_order_of_arguments_and_eight_workers_change_no_byte(phantoms: Path, tmp_path: Path) -> None:
+    patients = sorted((phantoms / "train_images").iterdir())[:4]
+    result = SMALL.model_copy(update={"shard_images": 4})
+    prepare(tmp_path / "one", *patients, result=result, workers=1)
+    prepare(tmp_path / "eight", *reversed(patients), result=result, workers=8)
+    assert len(promised(tmp_path / "one")) > 10
+    assert promised(tmp_path / "one") == promised(tmp_path / "eight")
+
+
 def test_running_again_does_nothing_and_changes_nothing(phantoms: Path, dataset: Path) -> None:
     before = promised(dataset)
     summary = prepare(dataset, phantoms)
