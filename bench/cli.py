@@ -79,7 +79,7 @@ def phantom(out: Path, **options: int | float | str | bool | None) -> None:
 
     started = time.perf_counter()
     try:
-        summary = generate(out, PhantomSpec(**options))  # type: ignore[arg-type]
+        summary = generate(out, PhantomSpec(**options))  # type: ignore[arg-type]  # by name
     except FileExistsError as error:
         raise click.UsageError(str(error)) from error
     seconds = time.perf_counter() - started
@@ -196,7 +196,7 @@ def peers(inputs: tuple[str, ...], sizes: tuple[str, ...], out: Path | None, **o
     """Ours and what people use today, in turns, on the same files and cores, and how right each is."""
     from bench import commands
 
-    for result in commands.peers(inputs, sizes, commands.PeerOptions(**options)):  # type: ignore[arg-type]
+    for result in commands.peers(inputs, sizes, commands.PeerOptions(**options)):  # type: ignore[arg-type]  # by name
         _show(result, commands.numbered(out, result))
 
 

@@ -29,7 +29,7 @@ _MODALITIES = frozenset(
     AR AU BDUS BI BMD CR CT CFM DG DMS DX ECG EPS ES GM HD IO IOL IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP
     OPM OPT OPTBSV OPTENF OPV OSS OT PT PX RESP RF RG RTDOSE RTIMAGE SEG SM SMR SRF STAIN TG US VA XA XC
     AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - reads better as words
 )
 """Defined terms of PS3.3 C.7.3.1.1.1 that images have; in the last line, retired ones."""
 _INTENTS = frozenset(("FOR PRESENTATION", "FOR PROCESSING"))

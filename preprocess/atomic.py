@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -78,7 +79,7 @@ class NewFile(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Write all of `data` (any buffer); returns its length. After `discard` it goes nowhere."""
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]  # RawIOBase says object
         if not self._pending:
             return len(view)
         with aborting_on_io_error(self._place):
@@ -98,17 +99,17 @@ class NewFile(io.RawIOBase):
     def close(self) -> None:
         """Nothing: pyarrow closes its sinks before we decide; only commit and discard end the file."""
 
+    @abstractmethod
     def park(self) -> None:
         """Put the finished file in safety and close it; it is not committed yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def commit(self) -> None:
         """Make the file durable under its final name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discard(self) -> None:
         """Remove the file if it was not committed. Never raises for a file that is gone."""
-        raise NotImplementedError
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

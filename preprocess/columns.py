@@ -155,7 +155,7 @@ class Rows(Sequence[tuple[T, ...]], Generic[T]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(other) == len(self) and all(map(_same, self, other))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and growing
 
 
 def _same(one: object, other: object) -> bool:

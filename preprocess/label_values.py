@@ -66,7 +66,7 @@ _PERSONAL_WORDS = frozenset(
     address street city zip zipcode postcode postal phone telephone mobile fax email mail ssn mrn
     physician radiologist doctor operator technician institution hospital accession
     comment comments report note notes
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - reads better as words
 )
 _PERSONAL_PARTS = ("birth", "surname", "firstname", "lastname", "fullname", "patientname", "patientsname")
 _PERSONAL_ENDS = ("date", "datetime", "address", "phone", "accessionnumber")

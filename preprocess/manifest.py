@@ -283,7 +283,7 @@ def read_rows(out: Place, label_columns: Sequence[LabelColumn]) -> list[Instance
         for values in read_instances(out / INSTANCES):
             labels = tuple(Label(c.name, values[c.name]) for c in label_columns if values[c.name] is not None)
             fields = {name: values[name] for name in COLUMN_NAMES} | {"status": Status(str(values["status"]))}
-            rows.append(InstanceRow(labels=labels, **fields))  # type: ignore[arg-type]
+            rows.append(InstanceRow(labels=labels, **fields))  # type: ignore[arg-type]  # checked
     except (KeyError, ValueError):
         raise DatasetDamaged(f"{INSTANCES} lacks a column or has an unknown status") from None
     return rows

@@ -104,7 +104,7 @@ class Packed(Sequence[T]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(other) == len(self) and tuple(self) == tuple(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and growing
 
     def __repr__(self) -> str:
         return f"Packed of {len(self)}"

@@ -186,7 +186,7 @@ def prepared_row(prepared: Prepared, *, fold: int, shard: str, shard_row: int) -
         source=instance.source.source,
         status=Status.PREPARED,
         labels=instance.source.labels,
-        **fields,  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]  # columns by name, each of its type
     )
 
 
@@ -213,7 +213,7 @@ def rejected_row(reject: Reject) -> InstanceRow:
         reject_code=reject.code,
         reject_message=reject.message,
         labels=reject.source.labels,
-        **known,  # type: ignore[arg-type]
+        **known,  # type: ignore[arg-type]  # likewise
     )
 
 

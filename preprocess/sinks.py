@@ -84,7 +84,7 @@ class ParquetSink:
         self._file = new_file(out / self._path)
         try:
             self._shard = ParquetShard(cast(BinaryIO, self._file), config, label_columns)
-        except BaseException:
+        except BaseException:  # raised again: an interrupt, too, must leave no file
             self._file.discard()
             raise
         self._rows = 0
@@ -132,7 +132,7 @@ class PngSink:
         try:
             file.write(image)
             file.park()
-        except BaseException:
+        except BaseException:  # raised again
             file.discard()
             raise
         self._files.append((file, _shard_file(file, path, Format.PNG, 1)))
@@ -167,7 +167,7 @@ def open_sinks(
                 sinks.append(ParquetSink(out, name, config, label_columns))
             else:
                 sinks.append(PngSink(out))
-    except BaseException:
+    except BaseException:  # raised again
         for sink in sinks:
             sink.discard()
         raise
