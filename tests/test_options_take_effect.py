@@ -317,8 +317,9 @@ def test_dry_run_and_overwrite(folder: Path, tmp_path: Path) -> None:
 
 
 def test_image_timeout_and_worker_memory_reach_the_workers(folder: Path, tmp_path: Path) -> None:
-    assert run_cli(folder, tmp_path / "slow", "--image-timeout-s", "0.00001", "--limit", "2")[0] == 3
-    assert "timeout" in set(rows_of(tmp_path / "slow").reject_code)
+    words = ["--image-timeout-s", "0.5", "--limit", "1", "--roi-detector", "tests.toys:never"]
+    assert run_cli(folder, tmp_path / "slow", *words)[0] == 3
+    assert list(rows_of(tmp_path / "slow").reject_code) == ["timeout"]
     assert config_of("--worker-memory", "600000000").execution.worker_memory == 600_000_000
 
 

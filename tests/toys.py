@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,3 +124,8 @@ class Toy:
         os.write(1, b"Doe^Jane\n")
         os.write(2, b"Doe^Jane\n")
         sys.stderr.write("Doe^Jane\n")
+
+
+def never(*_: object) -> None:
+    """A breast detector that does not come back."""
+    threading.Event().wait()
