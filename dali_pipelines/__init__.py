@@ -1,0 +1,1 @@
+"""GPU decoding: DALI pipelines, the decoder that drives them, and nvJPEG2000 at wavelet levels."""
