@@ -22,8 +22,9 @@ def rows(patients: int = 60, seed: int = 0) -> tuple[InstanceRow, ...]:
                 made.append(
                     InstanceRow(
                         source=f"{patient:03}/{side}{view}.dcm", status=Status.PREPARED, laterality=side,
-                        patient_id=f"p{patient}", image_id=f"{patient}{side}{view}", view=view, fold=patient % 5,
-                        site_id=str(patient % 2), machine_id=str(patient % 5), labels=labels,
+                        patient_id=f"p{patient}", image_id=f"{patient}{side}{view}", view=view,
+                        fold=patient % 5, site_id=str(patient % 2),
+                        machine_id=str(patient % 5), labels=labels,
                     )
                 )  # fmt: skip
     return tuple(made)
