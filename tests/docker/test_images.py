@@ -171,7 +171,7 @@ def test_one_option_is_enough_where_the_environment_names_the_folders(tmp_path: 
     write_dicom(tmp_path / "in" / "a.dcm", pixels, DicomSpec(bits_stored=12))
     done = CliRunner().invoke(cli.main, ["--cpu", "--dry-run"], env=given)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("1 DICOM found")
+    assert done.stdout.startswith("1 DICOM found")
 
 
 def compose() -> dict[str, Any]:
