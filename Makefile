@@ -2,6 +2,7 @@
 #   make demo    phantom mammograms -> dataset -> verified -> report, in minutes
 #   make test    environment, ruff, mypy --strict, import-linter, pytest
 # and for a night: make chaos (kill -9, failing disks, memory), make fuzz (10,000 damaged files).
+# make image-check builds and runs the container images, where buildah and debootstrap are installed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
