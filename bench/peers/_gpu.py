@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.peers import Picture
+from bench.peers import NoGpu, Picture
 from bench.peers._usual import FULL, THUMBNAIL_STEP, Array, Display, breast_box, content_size, letterboxed
+from preprocess import doctor_gpu
+
+
+def require_gpu() -> None:
+    """Raise NoGpu where no driver can be used."""
+    try:
+        doctor_gpu.load_driver()
+    except OSError as error:
+        raise NoGpu(str(error)) from None
 
 
 def precision_of(frame: bytes) -> int:

@@ -10,21 +10,16 @@ import os
 from functools import cache, partial
 from typing import Any
 
+import cupy
 import numpy as np
 import pydicom
-
-from bench.peers import NoGpu, Picture, either
-from bench.peers._gpu import precision_of, small_picture
-from bench.peers._headers import display_of, encoded_frame
-from preprocess.doctor_gpu import load_driver
-
-try:
-    load_driver()
-except OSError as error:
-    raise NoGpu(str(error)) from None
-
-import cupy  # after the driver: without one its import succeeds, and its first use fails
 from nvidia.dali import Pipeline, fn, types
+
+from bench.peers import Picture, either
+from bench.peers._gpu import precision_of, require_gpu, small_picture
+from bench.peers._headers import display_of, encoded_frame
+
+require_gpu()
 
 NAME = "DALI (GPU) + CuPy, one picture at a time, window last"
 PACKAGES = (

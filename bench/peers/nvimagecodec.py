@@ -1,6 +1,7 @@
 """nvImageCodec's plugin for pydicom: `pixel_array` decodes through NVIDIA's library, window last.
 
-Without a GPU the library decodes JPEG 2000 on the CPU; with one the same module uses it.
+The library decodes JPEG 2000 on the CPU too, but its plugin does not: it asks for a CUDA device, and for a
+colour space unchanged, which the CPU decoder answers with nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from nvidia.nvimgcodec.tools.dicom import pydicom_plugin
 from pydicom.pixels.utils import pixel_array
 
 from bench.peers import Picture, either
+from bench.peers._gpu import require_gpu
 from bench.peers._headers import display_of
 from bench.peers._usual import window_last
+
+require_gpu()
 
 NAME = "pydicom + nvImageCodec's plugin, window last"
 PACKAGES = (either("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"), "pydicom", "opencv-python-headless")

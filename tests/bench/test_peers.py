@@ -64,16 +64,15 @@ def test_a_peer_that_is_not_installed_is_reported(
     assert "| dali | not installed" in text
 
 
-def test_a_peer_without_its_gpu_is_reported_as_such(
-    files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("module", ["dali_gpu", "nvimagecodec"])
+def test_a_peer_without_its_gpu_is_reported_as_such(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver() -> None:
         raise OSError("no driver library")
 
     monkeypatch.setattr(doctor_gpu, "load_driver", no_driver)
-    monkeypatch.delitem(sys.modules, "bench.peers.dali_gpu", raising=False)
+    monkeypatch.delitem(sys.modules, f"bench.peers.{module}", raising=False)
     pytest.importorskip("cv2")
-    assert compare._presence("dali_gpu") == ("dali_gpu", "no GPU here")
+    assert compare._presence(module) == (module, "no GPU here")
 
 
 def test_of_packages_that_exclude_each_other_the_installed_one_is_named() -> None:
