@@ -11,8 +11,10 @@ Keys are in the order of their UTF-8 bytes. Floats are 32-bit, as tf.train.Float
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import google_crc32c
 
@@ -21,6 +23,9 @@ from preprocess.places import Place, open_bytes, size_of
 
 FeatureValue = int | float | str | bytes | None
 FeatureLists = dict[str, list[bytes] | list[float] | list[int]]
+Bytes = bytes | memoryview
+Spans = list[tuple[int, int]]
+"""(offset, size) of the data of each record of a file."""
 
 _MASK_DELTA = 0xA282EAD8
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
@@ -65,6 +70,43 @@ def read_records(path: Place) -> Iterator[bytes]:
             number += 1
 
 
+def record_spans(path: Path) -> Spans:
+    """Where each record's data lie, found by reading the lengths only, whose CRCs are verified.
+
+    Raises:
+        DatasetDamaged: a length fails its CRC, or the file ends inside a record.
+        OSError: the file cannot be read.
+    """
+    spans: Spans = []
+    with path.open("rb", buffering=0) as file:
+        at, end = 0, os.fstat(file.fileno()).st_size
+        while at < end:
+            head = os.pread(file.fileno(), 12, at)
+            if len(head) != 12 or _crc(head[:8]) != head[8:]:
+                raise DatasetDamaged(f"{path.name}: record {len(spans)}: the length fails its CRC")
+            size = int.from_bytes(head[:8], "little")
+            if at + 16 + size > end:
+                raise DatasetDamaged(f"{path.name}: record {len(spans)}: the file ends inside it")
+            spans.append((at + 12, size))
+            at += 16 + size
+    return spans
+
+
+def read_span(path: Path, offset: int, size: int) -> bytes:
+    """One record's data, where `record_spans` found them.
+
+    Raises:
+        DatasetDamaged: the data fail their CRC, or are not all there.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        framed = os.pread(file.fileno(), size + 4, offset)
+    data = framed[:size]
+    if len(framed) != size + 4 or _crc(data) != framed[size:]:
+        raise DatasetDamaged(f"{path.name}: the data at byte {offset} fail their CRC")
+    return data
+
+
 def decode_example(data: bytes) -> FeatureLists:
     """Parse a serialised tf.train.Example into name → list of bytes, floats or ints.
 
@@ -72,7 +114,8 @@ def decode_example(data: bytes) -> FeatureLists:
         DatasetDamaged: it is not one.
     """
     try:
-        return dict(_entry(entry) for features in _fields(data, 1) for entry in _fields(features, 1))
+        view = memoryview(data)  # slices of it copy nothing
+        return dict(_entry(entry) for features in _fields(view, 1) for entry in _fields(features, 1))
     except (IndexError, ValueError, struct.error):
         raise DatasetDamaged("not a serialised tf.train.Example") from None
 
@@ -104,7 +147,7 @@ def _feature(value: int | float | str | bytes) -> bytes:
     return _field(_BYTES_LIST, _field(1, value.encode() if isinstance(value, str) else value))
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: Bytes, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         byte = data[at]
@@ -115,7 +158,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _walk(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _walk(data: Bytes) -> Iterator[tuple[int, int, Bytes]]:
     """Fields of a message: (number, wire type, bytes of the value)."""
     at = 0
     while at < len(data):
@@ -135,19 +178,20 @@ def _walk(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += size
 
 
-def _fields(data: bytes, number: int) -> Iterator[bytes]:
+def _fields(data: Bytes, number: int) -> Iterator[Bytes]:
     return (value for found, _, value in _walk(data) if found == number)
 
 
-def _entry(entry: bytes) -> tuple[str, list[bytes] | list[float] | list[int]]:
-    (name,), (feature,) = _fields(entry, 1), _fields(entry, 2)
+def _entry(entry: Bytes) -> tuple[str, list[bytes] | list[float] | list[int]]:
+    (key,), (feature,) = _fields(entry, 1), _fields(entry, 2)
+    name = bytes(key).decode()
     ((kind, _, values),) = _walk(feature)
     if kind == _BYTES_LIST:
-        return name.decode(), list(_fields(values, 1))
+        return name, [bytes(value) for value in _fields(values, 1)]
     packed = b"".join(_fields(values, 1))
     if kind == _FLOAT_LIST:
-        return name.decode(), [number for (number,) in struct.iter_unpack("<f", packed)]
-    return name.decode(), _signed(packed)
+        return name, [number for (number,) in struct.iter_unpack("<f", packed)]
+    return name, _signed(packed)
 
 
 def _signed(packed: bytes) -> list[int]:

@@ -107,3 +107,10 @@ def test_pngs_of_others_are_not_taken_for_ours(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(DatasetDamaged):
         decode_png((tmp_path / "a.png").read_bytes())
+
+
+@pytest.mark.parametrize("height", [1, 31, 32, 33, 64, 95, 129])
+def test_any_number_of_rows_comes_back(height: int) -> None:
+    """Rows are summed in blocks, whose edges these heights are about."""
+    pixels = np.random.default_rng(height).integers(0, 65536, (height, 7)).astype(np.uint16)
+    np.testing.assert_array_equal(decode_png(encode_png(pixels)), pixels)

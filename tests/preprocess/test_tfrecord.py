@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.errors import DatasetDamaged
-from preprocess.tfrecord import decode_example, encode_example, frame_record, read_records
+from preprocess.tfrecord import (
+    decode_example,
+    encode_example,
+    frame_record,
+    read_records,
+    read_span,
+    record_spans,
+)
 
 values = st.one_of(
     st.none(),
@@ -105,3 +112,28 @@ def test_a_length_beyond_the_file_is_refused_before_reading(tmp_path: Path) -> N
 def test_garbage_never_raises_anything_but_damage(data: bytes) -> None:
     with contextlib.suppress(DatasetDamaged):
         assert isinstance(decode_example(data), dict)
+
+
+def test_spans_find_what_reading_in_order_finds(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    records = [b"", b"x" * 1000, bytes(range(256))]
+    path.write_bytes(b"".join(map(frame_record, records)))
+    spans = record_spans(path)
+    assert [read_span(path, *span) for span in reversed(spans)] == records[::-1]
+    assert list(read_records(path)) == records
+
+
+def test_spans_see_damaged_lengths_and_ends_and_reads_see_damaged_data(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    whole = frame_record(b"first") + frame_record(b"second")
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetDamaged):
+            [read_span(path, *span) for span in record_spans(path)]
+    for end in range(1, len(whole)):
+        path.write_bytes(whole[:end])
+        if end != len(frame_record(b"first")):
+            with pytest.raises(DatasetDamaged):
+                record_spans(path)
