@@ -16,7 +16,7 @@ from preprocess import background, padding, voi
 from preprocess.config import ResultConfig
 from preprocess.decode import decoded_sha256
 from preprocess.geometry import fit, pixel_aspect
-from preprocess.kernels import reference as kernels
+from preprocess.kernels import seam as kernels
 from preprocess.records import Geometry, IndexPixels, Mammogram, Prepared, StoredPixels, VoiChoice
 from preprocess.roi import Findings
 from preprocess.weights import AxisWeights, Grid, axis_weights, shift_needed
@@ -42,14 +42,14 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
     if kept is not None:
         kept.blank(content, fill)
     picture = np.full((config.height, config.width), fill, np.uint8 if config.bits == 8 else np.uint16)
-    _content_of(picture, geometry)[...] = content
+    _content_of(picture, geometry)[...] = kernels.to_host(content)
     return Prepared(
         mammogram=mammogram,
         geometry=geometry,
         voi=choice,
         pixels=picture,
         bits=config.bits,
-        decoded_sha256=decoded_sha256(mammogram.pixels),
+        decoded_sha256=decoded_sha256(kernels.to_host(mammogram.pixels)),
         pixels_sha256=decoded_sha256(picture),
         background_blanked=kept is not None,
     )
@@ -105,7 +105,7 @@ def _darkest(pixels: StoredPixels, table: voi.Table) -> int:
     """Smallest display value among the pixels; a monotonic table needs only the extremes."""
     steps = np.diff(table.astype(np.int32))
     if (steps >= 0).all() or (steps <= 0).all():
-        ends = np.array([[pixels.min(), pixels.max()]])
+        ends = np.array([[int(pixels.min()), int(pixels.max())]], pixels.dtype)
         return int(table[kernels.to_index(ends)].min())
     return int(table[kernels.count_values(pixels) > 0].min())
 
