@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,7 +27,9 @@ def of(array: object) -> ModuleType:
 
 def gpu() -> ModuleType:
     """The kernels for CuPy arrays."""
-    return import_module("preprocess.kernels.cuda")
+    from preprocess.kernels import cuda
+
+    return cuda
 
 
 def to_host(array: object) -> npt.NDArray[Any]:
