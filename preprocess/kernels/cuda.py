@@ -13,7 +13,7 @@ For the decoder and the executor's GPU workers:
   draw(drawings, output)                     crop, orient, resample, look up, letterbox, blank: two launches
   batch_output(count, height, width, bits)   what `draw` draws into
   pinned, to_device, to_pinned               host memory for copies that run beside kernels
-  to_host                                    a copy in NumPy; waits
+  fetch(arrays), to_host(array)              copies in NumPy: to wait for later; at once
 
 A stage that is given a Mammogram of CuPy pixels runs here by itself (seam.py): render and roi take
 either. Arrays made on one stream must not be used on another without an event between. NVRTC compiles the
@@ -23,6 +23,7 @@ CUPY_CACHE_IN_MEMORY set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,19 @@ import numpy.typing as npt
 
 from preprocess.kernels.launches import BLOCK, OPTIONS, Array, Launch, source_text
 from preprocess.kernels.twins import Twins
+
+
+class CupyFetched:
+    """launches.Fetched: page-locked arrays and the event after the last copy into them."""
+
+    def __init__(self, hosts: list[npt.NDArray[Any]], event: Any) -> None:
+        self._hosts, self._event = hosts, event
+
+    def wait(self) -> list[npt.NDArray[Any]]:
+        """The arrays, when they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._hosts
 
 
 class CupyDevice:
@@ -57,6 +71,12 @@ class CupyDevice:
         """A copy in NumPy, after the stream's work."""
         copied: npt.NDArray[Any] = cupy.asnumpy(array)
         return copied
+
+    def fetch(self, arrays: Sequence[Array]) -> CupyFetched:
+        """Queue copies into page-locked memory."""
+        hosts = [pinned(array.shape, array.dtype) for array in arrays]
+        events = [to_pinned(array, host) for array, host in zip(arrays, hosts, strict=True)]
+        return CupyFetched(hosts, events[-1] if events else None)
 
     def packed(self, array: Array) -> Array:
         """In C order."""
@@ -99,7 +119,7 @@ def to_device(host: npt.NDArray[Any]) -> Array:
 
 def to_pinned(array: Array, host: npt.NDArray[Any]) -> Any:
     """Queue a copy into pinned memory; the CUDA event returned says when it is there (`synchronize`)."""
-    source: Any = array
+    source: Any = cupy.ascontiguousarray(array)
     source.get(out=host, blocking=False)
     return cupy.cuda.get_current_stream().record()
 
@@ -117,6 +137,7 @@ count_values = _kernels.count_values
 dilate = _kernels.dilate
 draw = _kernels.draw
 erode = _kernels.erode
+fetch = _kernels.fetch
 fill_holes = _kernels.fill_holes
 histogram = _kernels.histogram
 largest_component = _kernels.largest_component
@@ -145,6 +166,7 @@ __all__ = [
     "dilate",
     "draw",
     "erode",
+    "fetch",
     "fill_holes",
     "histogram",
     "largest_component",

@@ -7,6 +7,7 @@ Out: Launch values. CuPy runs them on a GPU (cuda.py); the tests run the same on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Protocol
@@ -105,8 +106,16 @@ class Launch:
     jobs: npt.NDArray[np.void] = field(repr=False)
 
 
+class Fetched(Protocol):
+    """Copies on their way to the host."""
+
+    def wait(self) -> list[npt.NDArray[Any]]:
+        """The arrays in NumPy, once they are there. May be called in another thread."""
+        ...
+
+
 class Device(Protocol):
-    """Where kernels run. Everything is in the order of one stream; only `to_host` waits for it."""
+    """Where kernels run. Everything is in the order of one stream; only `to_host` and `wait` wait for it."""
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """A C-order array of anything."""
@@ -122,6 +131,10 @@ class Device(Protocol):
 
     def to_host(self, array: Array) -> npt.NDArray[Any]:
         """A copy in host memory, when everything launched so far has run."""
+        ...
+
+    def fetch(self, arrays: Sequence[Array]) -> Fetched:
+        """Queue copies to host memory; the host goes on at once."""
         ...
 
     def packed(self, array: Array) -> Array:

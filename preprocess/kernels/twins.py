@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.kernels import pictures, reference
-from preprocess.kernels.launches import Array, Device, Value, job, over_pixels, reduction, rows_of
+from preprocess.kernels.launches import Array, Device, Fetched, Value, job, over_pixels, reduction, rows_of
 from preprocess.kernels.pictures import Drawing, Stored
 from preprocess.records import ImageHeader
 from preprocess.stored import Samples
@@ -39,6 +39,10 @@ class Twins:
     def to_host(self, array: Array) -> npt.NDArray[Any]:
         """A copy in host memory."""
         return self._device.to_host(array)
+
+    def fetch(self, arrays: Sequence[Array]) -> Fetched:
+        """Queue copies to host memory, to be waited for once."""
+        return self._device.fetch(arrays)
 
     # Pixels.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,17 @@ def _key(key: Any) -> Any:
     return tuple(_inside(each) for each in key) if isinstance(key, tuple) else _inside(key)
 
 
+class ShimFetched:
+    """launches.Fetched."""
+
+    def __init__(self, device: ShimDevice, hosts: list[np.ndarray]) -> None:
+        self._device, self._hosts = device, hosts
+
+    def wait(self) -> list[np.ndarray]:
+        self._device.waits += 1
+        return self._hosts
+
+
 class ShimDevice:
     """launches.Device on the CPU."""
 
@@ -152,6 +163,9 @@ class ShimDevice:
     def to_host(self, array: DeviceArray) -> np.ndarray:
         self.waits += 1
         return array.values.copy()
+
+    def fetch(self, arrays: Sequence[DeviceArray]) -> ShimFetched:
+        return ShimFetched(self, [array.values.copy() for array in arrays])
 
     def packed(self, array: DeviceArray) -> DeviceArray:
         return self.upload(array.values)
