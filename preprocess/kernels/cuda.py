@@ -23,8 +23,8 @@ CUPY_CACHE_IN_MEMORY set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import cupy
@@ -89,8 +89,12 @@ class CupyDevice:
 
     def launch(self, launch: Launch) -> None:
         """Queue a launch after a copy of its jobs, which may be freed then: the pool follows the stream."""
+        self.prepared(launch)()
+
+    def prepared(self, launch: Launch) -> Callable[[], None]:
+        """Copy a launch's jobs, and give what queues it."""
         jobs = self.upload(launch.jobs.view(np.uint8))
-        _function(launch.source, launch.kernel)(launch.grid, BLOCK, (jobs,))
+        return partial(_function(launch.source, launch.kernel), launch.grid, BLOCK, (jobs,))
 
 
 @cache

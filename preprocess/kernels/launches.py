@@ -7,7 +7,7 @@ Out: Launch values. CuPy runs them on a GPU (cuda.py); the tests run the same on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Protocol
@@ -147,6 +147,10 @@ class Device(Protocol):
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel over its jobs."""
+        ...
+
+    def prepared(self, launch: Launch) -> Callable[[], None]:
+        """The launch, its jobs already on the device: what is timed."""
         ...
 
 

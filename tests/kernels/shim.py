@@ -10,6 +10,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,9 @@ class ShimDevice:
         )
         assert not divergent, f"{launch.kernel}: some threads of a block missed a barrier"
         self._check_guards(launch)
+
+    def prepared(self, launch: Launch) -> Callable[[], None]:
+        return partial(self.launch, launch)
 
     def _check_guards(self, launch: Launch) -> None:
         for block in self._blocks:
