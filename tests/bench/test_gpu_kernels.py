@@ -1,4 +1,4 @@
-"""The measurement of kernels, without a GPU: what is launched and counted, and that wrong ones are reported."""
+"""Timing kernels without a GPU: what is launched and counted, and that wrong ones are reported."""
 
 from __future__ import annotations
 
