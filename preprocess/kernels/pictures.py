@@ -7,7 +7,7 @@ Out: arrays on the device, in the order of the input. Nothing is read back; a ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,30 +141,33 @@ def draw(device: Device, drawings: Sequence[Drawing], output: Array) -> Array:
     """
     whole = [rows_of(device, drawing.pixels) for drawing in drawings]
     sources = _means(device, whole, [drawing.shift for drawing in drawings])
-    numbers, offsets = _concatenated([part for drawing in drawings for part in _numbers(drawing)])
-    address = device.address(uploaded := device.upload(numbers))
-    addresses = iter([address + 4 * offset for offset in offsets])
-    tables = _Tables(device, drawings)
     masks = [None if each.kept is None else rows_of(device, each.kept.mask) for each in drawings]
+    numbers, offsets = _concatenated([part for drawing in drawings for part in _numbers(drawing)])
+    uploaded = device.upload(numbers)
+    addresses = iter([device.address(uploaded) + 4 * offset for offset in offsets])
+    tables = _Tables(device, drawings)
     fills = _fills(device, whole, tables)
     batch = np.zeros(len(drawings), PICTURE)
     for index, drawing in enumerate(drawings):
         picture = batch[index : index + 1]
-        picture["source"] = plane(device, sources[index])
-        picture["target"] = plane(device, output[index])
-        for axis in ("rows", "columns"):
-            weights: AxisWeights = getattr(drawing, axis)
-            picture[axis] = np.array((next(addresses), next(addresses), *weights.taps.shape), AXIS)
+        picture["source"], picture["target"] = plane(device, sources[index]), plane(device, output[index])
         mask = masks[index]
         if mask is not None:
             picture["mask"] = plane(device, mask)
-            picture["kept_rows"], picture["kept_columns"] = next(addresses), next(addresses)
         picture["table"] = tables.address(index)
         picture["fill"] = device.address(fills[index : index + 1])
-        picture["content_row"], picture["content_column"] = drawing.content_row, drawing.content_column
+        _place(picture, drawing, addresses)
     device.launch(over_pictures(batch))
-    del uploaded  # in use until here
     return output
+
+
+def _place(picture: npt.NDArray[np.void], drawing: Drawing, addresses: Iterator[int]) -> None:
+    """Where the content lies, and the addresses of `_numbers`, in that order."""
+    for axis, weights in (("rows", drawing.rows), ("columns", drawing.columns)):
+        picture[axis] = np.array((next(addresses), next(addresses), *weights.taps.shape), AXIS)
+    if drawing.kept is not None:
+        picture["kept_rows"], picture["kept_columns"] = next(addresses), next(addresses)
+    picture["content_row"], picture["content_column"] = drawing.content_row, drawing.content_column
 
 
 def _means(device: Device, pixels: list[Array], shifts: list[int]) -> list[Array]:
