@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from preprocess.kernels.launches import OPTIONS, source_text
 
-_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+_LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 
 
@@ -21,7 +21,8 @@ class CompiledKernel:
 
     name: str
     registers: int
-    spilled_bytes: int
+    local_bytes: int
+    """Registers spilled and arrays indexed in local memory, which is slow."""
     shared_bytes: int
 
 
@@ -53,9 +54,9 @@ def _kernels(log: str) -> list[CompiledKernel]:
     found = []
     for part in log.split("Compiling entry function ")[1:]:
         name = part.split("'")[1]
-        spills, used = _SPILLS.search(part), _USED.search(part)
-        if spills is None or used is None:
+        local, used = _LOCAL.search(part), _USED.search(part)
+        if local is None or used is None:
             raise RuntimeError(f"ptxas says nothing of {name}")
-        spilled = int(spills[1]) + int(spills[2])
-        found.append(CompiledKernel(name, int(used[1]), spilled, int(used[2] or 0)))
+        local_bytes = sum(int(number) for number in local.groups())
+        found.append(CompiledKernel(name, int(used[1]), local_bytes, int(used[2] or 0)))
     return found

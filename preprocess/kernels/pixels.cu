@@ -33,19 +33,25 @@ template <typename T>
 __device__ void mean_tile(const Job &job)
 {
     const int side = 1 << job.shift, last_row = job.source.rows - 1, last_column = job.source.columns - 1;
-    EACH_PIXEL(job.target, row, column)
-    {
-        i64 total = 0;
-        for (int i = 0; i < side; ++i) {
-            const int from = least((row << job.shift) + i, last_row);
-            int sum = 0;  // a row of at most 2^15 values of 16 bits
-            for (int j = 0; j < side; ++j)
-                sum += *at<T>(job.source, from, least((column << job.shift) + j, last_column));
-            total += sum;
+    const int column = blockIdx.x * TILE_COLUMNS + threadIdx.x;
+    const int row = blockIdx.y * TILE_ROWS + threadIdx.y * ROWS_EACH;
+    if (column >= job.target.columns || row >= job.target.rows)
+        return;
+    const i64 half = job.shift ? (i64)1 << (2 * job.shift - 1) : 0;
+    i64 totals[ROWS_EACH];  // all of a thread's blocks at once, so that their loads do not wait for each other
+    for (int k = 0; k < ROWS_EACH; ++k)
+        totals[k] = half;
+    for (int i = 0; i < side; ++i)
+        for (int j = 0; j < side; ++j) {
+            const int from = least((column << job.shift) + j, last_column);
+#pragma unroll
+            for (int k = 0; k < ROWS_EACH; ++k)
+                totals[k] += *at<T>(job.source, least(((row + k) << job.shift) + i, last_row), from);
         }
-        const i64 half = job.shift ? (i64)1 << (2 * job.shift - 1) : 0;
-        store(job.target, row, column, (int)((total + half) >> (2 * job.shift)));
-    }
+#pragma unroll
+    for (int k = 0; k < ROWS_EACH; ++k)
+        if (row + k < job.target.rows)
+            store(job.target, row + k, column, (int)(totals[k] >> (2 * job.shift)));
 }
 
 // source: integers, shift → target: the rounded mean of each 2^shift × 2^shift block; edges are repeated.

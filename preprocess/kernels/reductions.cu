@@ -1,6 +1,17 @@
 // Many pixels in, few numbers out. A block of 256 threads walks over tiles, gathers in shared memory, and adds
 // its numbers to the job's result with one atomic each, so the order of blocks cannot show.
 
+//
+// Rows are loaded before any is worked on: a store or an atomic between loads would make each wait for the last.
+
+#define EACH_TILE(plane, row, column)                                                                        \
+    const int across_ = ((plane).columns + TILE_COLUMNS - 1) / TILE_COLUMNS;                                 \
+    const int tiles_ = across_ * (((plane).rows + TILE_ROWS - 1) / TILE_ROWS);                               \
+    for (int tile_ = blockIdx.x, column, row;                                                                \
+         column = tile_ % across_ * TILE_COLUMNS + threadIdx.x,                                              \
+             row = tile_ / across_ * TILE_ROWS + threadIdx.y * ROWS_EACH, tile_ < tiles_;                    \
+         tile_ += gridDim.x)
+
 #define EACH_TILE_PIXEL(plane, row, column)                                                                  \
     const int across_ = ((plane).columns + TILE_COLUMNS - 1) / TILE_COLUMNS;                                 \
     const int tiles_ = across_ * (((plane).rows + TILE_ROWS - 1) / TILE_ROWS);                               \
@@ -11,22 +22,41 @@
 
 __device__ __forceinline__ int thread_index() { return threadIdx.y * TILE_COLUMNS + threadIdx.x; }
 
+// Up to ROWS_EACH values below one another, and how many there are.
+template <typename T>
+__device__ __forceinline__ int load(const Plane &plane, int row, int column, int values[ROWS_EACH])
+{
+    const int count = column < plane.columns ? clamped(plane.rows - row, 0, ROWS_EACH) : 0;
+#pragma unroll
+    for (int k = 0; k < ROWS_EACH; ++k)
+        if (k < count)
+            values[k] = *at<T>(plane, row + k, column);
+    return count;
+}
+
 template <typename T>
 __device__ void stored_tiles(const Job &job, int *facts)
 {
     const u32 largest = (1u << job.precision) - 1;
     int outside = 0, low = 0x7fffffff, high = -0x7fffffff - 1;
-    EACH_TILE_PIXEL(job.source, row, column)
+    EACH_TILE(job.source, row, column)
     {
-        int value = *at<T>(job.source, row, column);
-        if (job.flag)
-            value = (int)(((u32)value * largest + 32767) / 65535);
-        value = clamped(value, job.low, job.high);
-        const int kept = clamped(value, job.stored_low, job.stored_high);
-        outside += kept != value;
-        low = least(low, kept);
-        high = most(high, kept);
-        store(job.target, row, column, kept);
+        int values[ROWS_EACH];
+        const int count = load<T>(job.source, row, column, values);
+#pragma unroll
+        for (int k = 0; k < ROWS_EACH; ++k) {
+            if (k >= count)
+                break;
+            int value = values[k];
+            if (job.flag)
+                value = (int)(((u32)value * largest + 32767) / 65535);
+            value = clamped(value, job.low, job.high);
+            const int kept = clamped(value, job.stored_low, job.stored_high);
+            outside += kept != value;
+            low = least(low, kept);
+            high = most(high, kept);
+            store(job.target, row + k, column, kept);
+        }
     }
     atomicAdd(facts, outside);
     atomicMin(facts + 1, low);
@@ -59,13 +89,15 @@ template <typename T>
 __device__ void darkest_tiles(const Job &job, int *darkest)
 {
     const u16 *table = (const u16 *)job.table;
-    int found = 65535, previous = -1;
-    EACH_TILE_PIXEL(job.source, row, column)
+    int found = 65535;
+    EACH_TILE(job.source, row, column)
     {
-        const int index = index_of(*at<T>(job.source, row, column));
-        if (index != previous)
-            found = least(found, table[index]);
-        previous = index;
+        int values[ROWS_EACH];
+        const int count = load<T>(job.source, row, column, values);
+#pragma unroll
+        for (int k = 0; k < ROWS_EACH; ++k)
+            if (k < count)
+                found = least(found, table[index_of((T)values[k])]);
     }
     atomicMin(darkest, found);
 }
