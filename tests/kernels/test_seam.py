@@ -16,7 +16,8 @@ from preprocess.config import Background, ResultConfig, WindowPolicy
 from preprocess.decode import CpuDecoder
 from preprocess.kernels import reference, seam
 from preprocess.pipeline import Trace, steps
-from preprocess.records import Mammogram, Prepared, SourceFile
+from preprocess.records import Mammogram, Padding, Prepared, SourceFile
+from tests.instances import header, instance
 from tests.kernels import shim
 
 SMALL = {"height": 128, "width": 64}
@@ -107,6 +108,28 @@ def test_bright_padding_is_replaced_on_the_device(device_kernels: Any) -> None:
         assert value is not None
         replaced = seam.to_host(padding.replace(there, rule, value))
         np.testing.assert_array_equal(replaced, padding.replace(pixels, rule, value))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_an_image_with_bright_padding_is_prepared_on_the_device(dtype: Any, device_kernels: Any) -> None:
+    rows, columns = np.indices((300, 260))
+    inside = ((rows - 150) / 120) ** 2 + (columns / 150) ** 2 < 1
+    noise = np.random.default_rng(3).integers(0, 9, inside.shape)
+    pixels = np.where(inside, 900 + noise, 40 + noise).astype(dtype)
+    pixels[:, 230:] = 2000
+    facts = header(pixels.shape, "little", pixel_representation=int(dtype is np.int16))
+    facts = replace(facts, bits_stored=12, high_bit=11)
+    of = replace(instance(b"", facts), padding=Padding(2000, 2000))
+    config = ResultConfig(**SMALL, window=WindowPolicy.FULL)
+    expected = roi.find(Mammogram(of, pixels, 0, "test"), config)
+    assert expected.padding_replacement is not None
+    mammogram = Mammogram(of, device_kernels.upload(pixels), 0, "test")
+    found = roi.find(mammogram, config)
+    check_findings(found, expected)
+    on_host = render.render(Mammogram(of, pixels, 0, "test"), expected, config)
+    check_prepared(render.render(mammogram, found, config), on_host)
+    plan = render_batch.plan(mammogram, found, config)
+    check_prepared(render_batch.render_batch([plan], config).prepared()[0], on_host)
 
 
 def test_a_batch_waits_for_the_device_once(phantoms: Path, device_kernels: Any) -> None:
