@@ -77,7 +77,7 @@ def _of(family: Family, application: str, parameters: int, file: str, digest: st
 
 
 _TABLE = (
-    Architecture("resnet_tiny", Family.RESNET, "", 402_264, "", ""),
+    Architecture("resnet_tiny", Family.RESNET, "", 266_472, "", ""),
     _of(
         Family.CONVNEXT,
         "ConvNeXtTiny",

@@ -92,10 +92,10 @@ def activated(x: Tensor, name: str) -> Tensor:
 
 
 def _resnet_tiny(size: tuple[int, int], channels: int, drop_path: float) -> keras.Model:
-    """Seven residual blocks over 24 to 96 filters: fine detail is kept long, for specks and small masses."""
+    """Seven residual blocks over 24 to 64 filters: fine detail is kept long, for specks and small masses."""
     pixels = keras.Input((*size, channels))
     x = layers.Conv2D(24, 5, 2, "same", use_bias=False, name="stem_conv")(pixels)
-    plan = [(24, 1), (48, 2), (48, 1), (72, 2), (72, 1), (96, 2), (96, 1)]
+    plan = [(24, 1), (32, 2), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1)]
     for index, (filters, stride) in enumerate(plan):
         x = residual(x, filters, f"block{index}", stride, drop_path * index / (len(plan) - 1))
     return keras.Model(pixels, activated(x, "top"), name="backbone")
