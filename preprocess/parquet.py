@@ -108,7 +108,7 @@ def read_shard(path: Place) -> Iterator[dict[str, ParquetValue]]:
         DatasetUnreadable: the disk or store does not give it.
     """
     with (
-        _reading(path),
+        reading(path),
         open_bytes(path) as stream,
         pq.ParquetFile(stream, page_checksum_verification=True) as file,
     ):
@@ -117,7 +117,7 @@ def read_shard(path: Place) -> Iterator[dict[str, ParquetValue]]:
 
 
 @contextlib.contextmanager
-def _reading(path: Place) -> Iterator[None]:
+def reading(path: Place) -> Iterator[None]:
     """Tell a file that is not what was written from a disk that fails: Arrow's own OSErrors have no errno."""
     try:
         yield
@@ -155,7 +155,7 @@ def read_instances(path: Place) -> Iterator[dict[str, LabelValue]]:
 
 def same_library(path: Place) -> bool:
     """True if this Arrow writes footers like the file's. Raises DatasetDamaged if it names none at all."""
-    with _reading(path), open_bytes(path) as stream:
+    with reading(path), open_bytes(path) as stream:
         writer = str(pq.read_metadata(stream).created_by)
     if not _WRITER.fullmatch(writer):
         raise DatasetDamaged(f"{path.name} was not written by Arrow")

@@ -16,7 +16,7 @@ from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, DatasetUnreadable
 from preprocess.images import decode, picture_path, pixels_sha256
 from preprocess.manifest import INSTANCES, Manifest, ShardEntry, read_manifest, read_rows, rows_sha256
-from preprocess.parquet import read_shard
+from preprocess.parquet import ParquetValue, read_shard
 from preprocess.places import Place, open_bytes, read_bytes
 from preprocess.png import decode_png
 from preprocess.records import Status
@@ -132,22 +132,32 @@ def _picture(out: Place, file: ShardFile, sources: dict[str, str]) -> tuple[str,
 def _from_tfrecord(path: Place) -> Iterator[tuple[str, Pixels]]:
     try:
         for record in read_records(path):
-            example = decode_example(record)
-            pixels = decode(
-                _bytes(example, "image/encoded"),
-                _bytes(example, "image/format").decode(),
-                *(_int(example, f"image/{name}") for name in ("height", "width", "bits")),
-            )
-            yield _bytes(example, "source").decode(), pixels
-    except (OSError, UnicodeDecodeError) as error:
+            yield example_image(record)
+    except OSError as error:
         raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
 
 
 def _from_parquet(path: Place) -> Iterator[tuple[str, Pixels]]:
     for row in read_shard(path):
-        image = cast(dict[str, bytes], row["image"])
-        height, width, bits = (cast(int, row[name]) for name in ("height", "width", "bits"))
-        yield str(row["source"]), decode(image["bytes"], str(row["format"]), height, width, bits)
+        yield row_image(row)
+
+
+def example_image(record: bytes) -> tuple[str, Pixels]:
+    """Source and pixels of a serialised Example. Raises DatasetDamaged."""
+    example = decode_example(record)
+    try:
+        source, encoding = (_bytes(example, name).decode() for name in ("source", "image/format"))
+    except UnicodeDecodeError:
+        raise DatasetDamaged("a record's text is not UTF-8") from None
+    size = (_int(example, f"image/{name}") for name in ("height", "width", "bits"))
+    return source, decode(_bytes(example, "image/encoded"), encoding, *size)
+
+
+def row_image(row: dict[str, ParquetValue]) -> tuple[str, Pixels]:
+    """Source and pixels of a Parquet shard's row. Raises DatasetDamaged."""
+    image = cast(dict[str, bytes], row["image"])
+    height, width, bits = (cast(int, row[name]) for name in ("height", "width", "bits"))
+    return str(row["source"]), decode(image["bytes"], str(row["format"]), height, width, bits)
 
 
 def _bytes(example: FeatureLists, name: str) -> bytes:

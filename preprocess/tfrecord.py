@@ -11,8 +11,10 @@ Keys are in the order of their UTF-8 bytes. Floats are 32-bit, as tf.train.Float
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import google_crc32c
 
@@ -21,6 +23,8 @@ from preprocess.places import Place, open_bytes, size_of
 
 FeatureValue = int | float | str | bytes | None
 FeatureLists = dict[str, list[bytes] | list[float] | list[int]]
+Spans = list[tuple[int, int]]
+"""(offset, size) of the data of each record of a file."""
 
 _MASK_DELTA = 0xA282EAD8
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
@@ -63,6 +67,43 @@ def read_records(path: Place) -> Iterator[bytes]:
                 raise DatasetDamaged(f"{path.name}: record {number}: the data fail their CRC")
             yield data
             number += 1
+
+
+def record_spans(path: Path) -> Spans:
+    """Where each record's data lie, found by reading the lengths only, whose CRCs are verified.
+
+    Raises:
+        DatasetDamaged: a length fails its CRC, or the file ends inside a record.
+        OSError: the file cannot be read.
+    """
+    spans: Spans = []
+    with path.open("rb", buffering=0) as file:
+        at, end = 0, os.fstat(file.fileno()).st_size
+        while at < end:
+            head = os.pread(file.fileno(), 12, at)
+            if len(head) != 12 or _crc(head[:8]) != head[8:]:
+                raise DatasetDamaged(f"{path.name}: record {len(spans)}: the length fails its CRC")
+            size = int.from_bytes(head[:8], "little")
+            if at + 16 + size > end:
+                raise DatasetDamaged(f"{path.name}: record {len(spans)}: the file ends inside it")
+            spans.append((at + 12, size))
+            at += 16 + size
+    return spans
+
+
+def read_span(path: Path, offset: int, size: int) -> bytes:
+    """One record's data, where `record_spans` found them.
+
+    Raises:
+        DatasetDamaged: the data fail their CRC, or are not all there.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        framed = os.pread(file.fileno(), size + 4, offset)
+    data = framed[:size]
+    if len(framed) != size + 4 or _crc(data) != framed[size:]:
+        raise DatasetDamaged(f"{path.name}: the data at byte {offset} fail their CRC")
+    return data
 
 
 def decode_example(data: bytes) -> FeatureLists:
