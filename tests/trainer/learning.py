@@ -64,12 +64,13 @@ def run(job: Job) -> dict[str, Any]:
         backend=Backend(job.backend),
         accumulate=job.parts,
         clip_norm=job.clip_norm,
-        ema=job.ema,
         precision=Precision(job.precision),
     )
     execution = ExecutionConfig(devices=job.devices, deterministic=True, jit=job.jit)
     devices = prepare(execution, config)
     import keras
+
+    from trainer.optimizers import GroupedAdam
 
     def build() -> keras.Model:
         layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="first")]
@@ -82,6 +83,11 @@ def run(job: Job) -> dict[str, Any]:
     def loss(logits: Any, labels: Any) -> Any:
         return keras.ops.binary_crossentropy(labels[:, 0], keras.ops.sigmoid(logits[:, 0]))
 
+    def optimizer(model: keras.Model) -> GroupedAdam:
+        made = GroupedAdam(0.01, decay=0.01, average=job.ema)
+        made.build(model.trainable_variables)
+        return made
+
     def learner() -> Any:
         keras.utils.set_random_seed(3)
         keras.config.set_dtype_policy(job.precision)
@@ -89,7 +95,7 @@ def run(job: Job) -> dict[str, Any]:
             config.backend,
             Recipe(
                 build,
-                lambda model: keras.optimizers.AdamW(0.01, weight_decay=0.01),
+                optimizer,
                 loss,
                 StepPlan.of(config, execution),
             ),
@@ -99,15 +105,13 @@ def run(job: Job) -> dict[str, Any]:
             stored = np.load(job.weights)
             mine = list(made.arrays())
             made.restore(
-                tuple(
-                    (name, stored[name] if name.startswith(("model", "average")) else value) for name, value in mine
-                )
+                tuple((name, stored[name] if name.startswith("model") else value) for name, value in mine)
             )
         return made
 
     def freeze(one: Any, *, frozen: bool) -> None:
         one.model.get_layer("first").trainable = not frozen
-        one.retrace()
+        one.begin_phase()
 
     made, outcomes = learner(), []
     initial = made.arrays()
@@ -117,6 +121,8 @@ def run(job: Job) -> dict[str, Any]:
         if job.resume_at and step == job.resume_at:
             state = made.arrays()
             made = learner()
+            if 0 < step < job.frozen_steps:
+                freeze(made, frozen=True)
             made.restore(state)
         outcomes.append(asdict(made.step(batch_of(step, job.batch, job.scale_up)).outcome()))
     last = batch_of(99, job.batch)

@@ -31,6 +31,8 @@ from trainer.records import Batch, Floats
 if TYPE_CHECKING:
     import keras
 
+    from trainer.optimizers import GroupedAdam
+
 Arrays = tuple[tuple[str, npt.NDArray[Any]], ...]
 """Named arrays in a fixed order: everything that training goes on from."""
 
@@ -49,8 +51,6 @@ class StepPlan:
     parts: int = 1
     clip_norm: float = 0.0
     """0: gradients are not clipped."""
-    ema: float = 0.0
-    """0: no average is kept."""
     precision: Precision = Precision.FLOAT32
     jit: bool = False
 
@@ -70,7 +70,8 @@ class Recipe:
     """What to learn and how. Called under the devices' scope, with dtype policy and seeds set."""
 
     build: Callable[[], keras.Model]
-    optimizer: Callable[[keras.Model], keras.optimizers.Optimizer]
+    optimizer: Callable[[keras.Model], GroupedAdam]
+    """Built on what the model trains now; called once for each phase."""
     loss: LossFunction
     plan: StepPlan
 
@@ -104,7 +105,7 @@ class Learner(ABC):
     """A model in training."""
 
     model: keras.Model
-    optimizer: keras.optimizers.Optimizer
+    optimizer: GroupedAdam
     devices: tuple[str, ...]
 
     @abstractmethod
@@ -120,12 +121,12 @@ class Learner(ABC):
         """Inside, `predict` uses the weights' moving average, where one is kept."""
 
     @abstractmethod
-    def retrace(self) -> None:
-        """To be called after layers' `trainable` changed."""
+    def begin_phase(self) -> None:
+        """Make a new optimiser for what is trainable now. To be called after layers' `trainable` changed."""
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """The whole state: model, optimiser, average, loss scale."""
+        """The whole state: model, optimiser with the moving average, loss scale."""
 
     @abstractmethod
     def restore(self, arrays: Arrays) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,8 +57,6 @@ class _State(NamedTuple):
     """Of `model.variables`."""
     slots: list[jax.Array]
     """Of `optimizer.variables`."""
-    averages: list[jax.Array]
-    """Of the trainable variables; none without --ema."""
     scale: jax.Array
     good_steps: jax.Array
 
@@ -79,35 +77,34 @@ class JaxLearner(Learner):
 
     def __init__(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
         self.devices = devices
-        self._plan, self._loss = recipe.plan, recipe.loss
+        self._recipe, self._plan, self._loss = recipe, recipe.plan, recipe.loss
         by_name = {str(device): device for device in jax.devices()}
         mesh = Mesh(np.array([by_name[name] for name in devices]), (_AXIS,))
         self._everywhere = _over(mesh)
         self._dealt = _over(mesh, _AXIS)
         self._dealt_parts = _over(mesh, None, _AXIS)
         self.model = recipe.build()
-        places = {id(variable): place for place, variable in enumerate(self.model.variables)}
-        self._place = places
-        self._all = [places[id(variable)] for variable in self.model.trainable_variables]
-        self.optimizer = recipe.optimizer(self.model)
-        self.optimizer.build(self.model.trainable_variables)
-        values = [variable.value for variable in self.model.variables]
-        averaged = [values[place] for place in self._all] if self._plan.ema else []
-        scale = FIRST_SCALE if self._plan.scales else 1.0
-        slots = [variable.value for variable in self.optimizer.variables]
-        self._state = self._put(_State(values, slots, averaged, np.float32(scale), np.int32(0)))  # type: ignore[arg-type]  # put
+        self._place = {id(variable): place for place, variable in enumerate(self.model.variables)}
         self._predicting: list[jax.Array] | None = None
-        self.retrace()
+        scale = np.float32(FIRST_SCALE if self._plan.scales else 1)
+        self._state = _State(
+            self._put([variable.value for variable in self.model.variables]),
+            [],
+            *self._put([scale, np.int32(0)]),
+        )
+        self.begin_phase()
 
-    def _put(self, state: _State) -> _State:
+    def _put(self, values: Sequence[object]) -> list[jax.Array]:
         """On every device, and nobody else's: a step gives its arrays' memory away."""
-        copied: _State = jax.tree.map(lambda value: jax.device_put(np.array(value), self._everywhere), state)
-        return copied
+        return [jax.device_put(np.array(value), self._everywhere) for value in values]
 
-    def retrace(self) -> None:
-        """Compile for the variables that are trainable now."""
+    def begin_phase(self) -> None:
+        """A new optimiser for the variables that are trainable now."""
         self._live = [self._place[id(variable)] for variable in self.model.trainable_variables]
         self._rest = [self._place[id(variable)] for variable in self.model.non_trainable_variables]
+        self.optimizer = self._recipe.optimizer(self.model)
+        self._averages = [_index(self.optimizer.variables, average) for average in self.optimizer.averages]
+        self._state = self._state._replace(slots=self._put([one.value for one in self.optimizer.variables]))
         self._step = jax.jit(self._whole_step, donate_argnums=0, out_shardings=self._everywhere)
         self._forward = jax.jit(self._predict, out_shardings=self._everywhere)
 
@@ -174,25 +171,13 @@ class JaxLearner(Learner):
         return [gradient * factor for gradient in gradients], norm
 
     def _applied(self, state: _State, gradients: list[jax.Array], rest: list[jax.Array]) -> _State:
-        """Optimiser and average moved on; frozen variables stay."""
-        found = dict(zip(self._live, gradients, strict=True))
-        before = [state.values[place] for place in self._all]
-        full = [
-            found[place] if place in found else jnp.zeros_like(value)
-            for place, value in zip(self._all, before, strict=True)
-        ]
-        after, slots = self.optimizer.stateless_apply(state.slots, full, before)
+        """Optimiser, average and variables moved on."""
+        before = [state.values[place] for place in self._live]
+        after, slots = self.optimizer.stateless_apply(state.slots, gradients, before)
         values = list(state.values)
-        for place, value in zip(self._rest, rest, strict=True):
+        for place, value in zip((*self._rest, *self._live), (*rest, *after), strict=True):
             values[place] = value
-        for place, value in zip(self._all, after, strict=True):
-            if place in found:
-                values[place] = value
-        moved = [
-            average + (values[place] - average) * (1 - self._plan.ema)
-            for average, place in zip(state.averages, self._all, strict=bool(state.averages))
-        ]
-        return _State(values, slots, moved, state.scale, state.good_steps)
+        return state._replace(values=values, slots=slots)
 
     def _learning_rate(self, slots: list[jax.Array]) -> jax.Array:
         import keras
@@ -227,14 +212,17 @@ class JaxLearner(Learner):
 
     def _averaged_values(self) -> list[jax.Array]:
         values = list(self._state.values)
-        for place, average in zip(self._all, self._state.averages, strict=bool(self._state.averages)):
-            values[place] = average
+        steps = self._state.slots[_index(self.optimizer.variables, self.optimizer.iterations)]
+        if not self._averages or not int(steps):
+            return values
+        for place, average in zip(self._live, self._averages, strict=True):
+            values[place] = self._state.slots[average]
         return values
 
     def arrays(self) -> Arrays:
         """The whole state."""
         state = self._state
-        owned = [("model", state.values), ("optimizer", state.slots), ("average", state.averages)]
+        owned = [("model", state.values), ("optimizer", state.slots)]
         owned.append(("scale", [state.scale, state.good_steps]))
         return tuple(
             (f"{kind}/{number:04}", np.asarray(one))
@@ -246,7 +234,7 @@ class JaxLearner(Learner):
         """Take up a state."""
         mine = self.arrays()
         found = matching(arrays, [name for name, _ in mine], [array.shape for _, array in mine])
-        self._state = self._put(jax.tree.unflatten(jax.tree.structure(self._state), found))
+        self._state = jax.tree.unflatten(jax.tree.structure(self._state), self._put(found))
 
     def weights(self) -> Arrays:
         """The model's variables, averaged."""
@@ -261,6 +249,10 @@ class JaxLearner(Learner):
             raise UsageError("--memory-limit: JAX cannot tell the memory of a step on this device")
         total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
         return int(total - used.alias_size_in_bytes)
+
+
+def _index(variables: Sequence[object], wanted: object) -> int:
+    return next(place for place, one in enumerate(variables) if one is wanted)
 
 
 def _over(mesh: Mesh, *axes: str | None) -> NamedSharding:

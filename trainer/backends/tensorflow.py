@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from trainer.backends.base import (
     pick_devices,
 )
 from trainer.errors import OutOfMemory
+from trainer.optimizers import averaged
 from trainer.records import Batch, Floats
 
 Tensor = Any
@@ -67,7 +68,7 @@ class TensorFlowLearner(Learner):
 
     def __init__(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
         self.devices = devices
-        self._plan, self._loss = recipe.plan, recipe.loss
+        self._recipe, self._plan, self._loss = recipe, recipe.plan, recipe.loss
         if len(devices) > 1 and self._plan.jit:
             raise UsageError("--jit does not work on several devices with TensorFlow; --backend jax does")
         several = len(devices) > 1
@@ -78,19 +79,20 @@ class TensorFlowLearner(Learner):
         )
         with self._strategy.scope():
             self.model = recipe.build()
-            self._all = list(self.model.trainable_variables)
-            self.optimizer = recipe.optimizer(self.model)
-            self.optimizer.build(self._all)
-            self._averages = [_copy(variable) for variable in self._all] if self._plan.ema else []
         self._scale = tf.Variable(FIRST_SCALE if self._plan.scales else 1.0, trainable=False)
         self._good_steps = tf.Variable(0, trainable=False)
         if several:
             _synchronise(self.model)
-        self.retrace()
+        self.begin_phase()
 
-    def retrace(self) -> None:
-        """Compile for the variables that are trainable now."""
+    def begin_phase(self) -> None:
+        """A new optimiser for the variables that are trainable now."""
         self._live = list(self.model.trainable_variables)
+        with self._strategy.scope():
+            self.optimizer = self._recipe.optimizer(self.model)
+        self._retrace()
+
+    def _retrace(self) -> None:
         traced = {"jit_compile": self._plan.jit or None}
         self._whole_step = tf.function(self._step_of_one_part, **traced)
         self._part = tf.function(self._gradients_of_part, **traced)
@@ -185,11 +187,6 @@ class TensorFlowLearner(Learner):
 
     def _apply(self, gradients: Tensor) -> None:
         self._strategy.run(lambda values: self.optimizer.apply(values, self._live), (gradients,))
-        for average, variable in zip(self._averages, self._all, strict=bool(self._averages)):
-            self._strategy.extended.update(average, self._move, args=(variable.value,))
-
-    def _move(self, average: Tensor, value: Tensor) -> None:
-        average.assign_add((value - average) * (1.0 - self._plan.ema))
 
     def _rescale(self, applied: Tensor) -> None:
         """Double the loss's scale after many good steps, halve it after a bad one."""
@@ -212,25 +209,14 @@ class TensorFlowLearner(Learner):
         logits: Floats = np.concatenate([share.numpy() for share in shares]).astype(np.float32, copy=False)
         return logits
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Put the average in the place of what it averages, and back."""
-        if not self._averages:
-            yield
-            return
-        kept = [variable.numpy() for variable in self._all]
-        for variable, average in zip(self._all, self._averages, strict=True):
-            variable.assign(average.numpy())
-        try:
-            yield
-        finally:
-            for variable, value in zip(self._all, kept, strict=True):
-                variable.assign(value)
+        return averaged(self.model, self.optimizer)
 
     def _state(self) -> list[tuple[str, Any]]:
         """Everything that has to be kept, named by its place in a fixed order."""
         owned = [("model", self.model.variables), ("optimizer", self.optimizer.variables)]
-        owned += [("average", self._averages), ("scale", [self._scale, self._good_steps])]
+        owned.append(("scale", [self._scale, self._good_steps]))
         return [(f"{kind}/{number:04}", one) for kind, group in owned for number, one in enumerate(group)]
 
     def arrays(self) -> Arrays:
@@ -265,16 +251,11 @@ class TensorFlowLearner(Learner):
             return 1 << 62
         finally:
             self.restore(kept)
-            self.retrace()
+            self._retrace()
         if gpus:
             return max(int(tf.config.experimental.get_memory_info(gpu)["peak"]) for gpu in gpus)
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return int(found[1]) * 1024 if found else 0
-
-
-def _copy(variable: keras.Variable) -> Tensor:
-    """A variable of the same value on the same devices."""
-    return tf.Variable(variable.numpy(), trainable=False)
 
 
 def _synchronise(model: keras.Model) -> None:
