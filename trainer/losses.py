@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import keras
+from keras import KerasTensor as Tensor
 from keras import ops
 
 from preprocess.errors import UsageError
 from trainer.config import ClassWeights, Loss, TrainConfig
 from trainer.records import AuxiliaryHead
-
-Tensor = keras.KerasTensor
 
 EFFECTIVE_BETA = 0.999
 _SMALLEST = 1e-7
@@ -82,7 +80,10 @@ def total_loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: LossSpec) 
 
 
 def per_example(logits: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
-    """(B, 1 + Σ heads.logits), (B, 1 + A) → (B,) float32: target's loss + auxiliary_weight · Σ heads' losses."""
+    """(B, 1 + Σ heads.logits), (B, 1 + A) → (B,) float32.
+
+    The target's loss + auxiliary_weight · Σ of the heads' losses.
+    """
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "float32")
     loss = target_loss(logits[:, 0], labels[:, 0], spec)

@@ -15,12 +15,11 @@ from enum import StrEnum
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor as Tensor
+from keras import Variable, ops
 
 from trainer.config import OptimizationConfig, OptimizerName
 
-Tensor = keras.KerasTensor
-Variable = keras.Variable
 Config = dict[str, object]
 register = keras.saving.register_keras_serializable(package="bcd")
 
@@ -40,7 +39,7 @@ class Phase(StrEnum):
 
 
 def phase_at(config: OptimizationConfig, epoch: int) -> Phase:
-    """The phase of epoch 0, 1, …"""
+    """The phase of an epoch, counted from 0."""
     return Phase.HEAD if epoch < config.head_epochs else Phase.ALL
 
 
@@ -57,7 +56,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.warmup_steps, self.steps = peak, warmup_steps, steps
 
     def __call__(self, step: Tensor) -> Tensor:
-        """Learning rate of step 0, 1, …"""
+        """Learning rate of a step, counted from 0."""
         step = ops.cast(step, "float32")
         rise = (step + 1) / max(self.warmup_steps, 1)
         share = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 import keras
+from keras import KerasTensor as Tensor
 from keras import layers
 
 from trainer.architectures import Architecture, Family
-from trainer.models.layers import Tensor
 
 _USUAL_DROP_PATH = 0.2
 """Rate at EfficientNet's deepest block in keras.applications; falling linearly towards the input."""

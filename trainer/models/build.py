@@ -10,6 +10,7 @@ a bag lacks is a picture without any pixel above 0.
 from __future__ import annotations
 
 import keras
+from keras import KerasTensor as Tensor
 
 from preprocess.errors import UsageError
 from trainer.architectures import architecture_of
@@ -19,11 +20,9 @@ from trainer.models.layers import (
     AttentionPool,
     Bags,
     FillAbsent,
-    Normalise,
     Outputs,
     PoolLogits,
     PresentViews,
-    Tensor,
 )
 from trainer.models.pretrained import Front, PixelStatistics, make_front
 from trainer.models.weights import WeightsRecord, open_weights

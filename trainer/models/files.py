@@ -52,14 +52,14 @@ def load(path: Path) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not a model of bcd-train ({type(error).__name__})") from error
-    if not isinstance(model.layers[-1], Outputs):
-        raise UsageError(f"{path} is not a model of bcd-train (its last layer says nothing of its columns)")
+    if not any(isinstance(layer, Outputs) for layer in model.layers):
+        raise UsageError(f"{path} is not a model of bcd-train (no layer says what its columns mean)")
     return model
 
 
 def heads_of(model: keras.Model) -> tuple[AuxiliaryHead, ...]:
     """The auxiliary heads behind column 0 of the model's output."""
-    heads: tuple[AuxiliaryHead, ...] = model.layers[-1].heads
+    heads: tuple[AuxiliaryHead, ...] = model.get_layer("logits").heads
     return heads
 
 
@@ -77,4 +77,4 @@ def views_of(model: keras.Model) -> int | None:
 def with_probabilities(model: keras.Model) -> keras.Model:
     """The same model with probabilities instead of logits (sigmoid; softmax for heads with classes)."""
     widths = [head.logits for head in heads_of(model)]
-    return keras.Model(model.inputs, Probabilities(widths, name="probabilities")(model.outputs[0]))
+    return keras.Model(model.inputs[0], Probabilities(widths, name="probabilities")(model.outputs[0]))

@@ -7,11 +7,12 @@ the last that has rows and columns: what `bcd-train explain` looks at.
 from __future__ import annotations
 
 import keras
+from keras import KerasTensor as Tensor
 from keras import layers
 
 from trainer.config import ModelConfig, Pooling
 from trainer.models.backbones import activated, residual
-from trainer.models.layers import GeneralisedMean, Tensor
+from trainer.models.layers import GeneralisedMean
 
 FEATURES = "features"
 

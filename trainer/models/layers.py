@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+from keras import KerasTensor as Tensor
 from keras import ops
 
 from trainer.config import BagPooling
 from trainer.records import AuxiliaryHead
 
-Tensor = keras.KerasTensor
 Config = dict[str, object]
 register = keras.saving.register_keras_serializable(package="bcd")
 

@@ -1,4 +1,4 @@
-"""In: an architecture and perhaps a weights file. Out: the layer that normalises, and a backbone that fits it.
+"""In: an architecture and perhaps a weights file. Out: the normalising layer and a backbone that fits it.
 
 Published weights expect three normalised colours. One grey channel is not copied where it can be avoided:
 ConvNeXt and EfficientNetV2 s, m, l take it through a stem whose kernel is the sum of the colours' kernels,

@@ -1,4 +1,4 @@
-"""In: `--weights imagenet|none|PATH`. Out: a file whose hash is known, or the sentence that says which to fetch.
+"""In: `--weights imagenet|none|PATH`. Out: a file with its hash, or the sentence that says which to fetch.
 
 A missing ImageNet file is downloaded if that is possible, checked against the hash that Keras publishes, and
 kept where Keras keeps it (KERAS_HOME, or ~/.keras).
@@ -71,7 +71,7 @@ def _imagenet_file(architecture: Architecture) -> Path:
         _fetch(architecture, path)
     if not _is_published(architecture, _digest(path, _algorithm(architecture))):
         raise UsageError(
-            f"{path} is not the file that Keras publishes: remove it, or name it with --weights to use it anyway"
+            f"{path} is not the file that Keras publishes: remove it, or insist on it by --weights PATH"
         )
     return path
 

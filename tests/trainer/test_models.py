@@ -1,0 +1,211 @@
+"""Each model: one train step, save → load → same output, exports that agree, the same on JAX.
+
+`make test` does this for one model of each family; `make models` for all.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from preprocess.errors import UsageError
+from trainer import models
+from trainer.architectures import architectures
+from trainer.config import BagPooling, ModelConfig, OptimizationConfig, Pooling
+from trainer.export import Format, export_run
+from trainer.losses import LossSpec, total_loss
+from trainer.models.backbones import make_backbone
+from trainer.optimizers import make_optimizer
+from trainer.records import AuxiliaryHead
+
+QUICK = ("resnet_tiny", "convnext_tiny", "efficientnet_b0", "efficientnetv2_b0")
+NAMES = [
+    pytest.param(each.name, marks=() if each.name in QUICK else pytest.mark.slow) for each in architectures()
+]
+SIZE = (64, 48)
+HEADS = (AuxiliaryHead("density", ("A", "B", "C", "D")), AuxiliaryHead("invasive", ("0", "1")))
+ON_JAX = """
+import sys, pathlib, numpy as np
+from trainer import models
+for folder in sys.argv[1:]:
+    model = models.load(pathlib.Path(folder, "model.keras"))
+    np.save(pathlib.Path(folder, "jax.npy"), model(np.load(pathlib.Path(folder, "images.npy"))))
+"""
+
+
+def config(name: str, **changes: object) -> ModelConfig:
+    return ModelConfig(model=name, weights="none", head_filters=16, **changes)
+
+
+def pictures(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).random((*shape, 1), np.float32)
+
+
+def after_a_step(model: keras.Model, images: np.ndarray) -> float:
+    """The loss of one step, which moves the weights away from where they were."""
+    spec = LossSpec(heads=HEADS, auxiliary_weight=0.1)
+    labels = np.array([[1, 2, np.nan], [0, np.nan, 1]], np.float32)
+    optimizer = make_optimizer(OptimizationConfig(learning_rate=1e-3, warmup_epochs=0), model, 10)
+    ones = keras.ops.ones(len(labels))
+    model.compile(optimizer, loss=lambda y, z: total_loss(z, y, ones, spec))
+    return float(model.train_on_batch(images, labels))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with one stepped model, its pictures and its logits."""
+    keras.utils.set_random_seed(3)
+    folder = tmp_path_factory.mktemp(request.param)
+    model = models.build(config(request.param, drop_path=0.1), SIZE, HEADS)
+    images = pictures(2, *SIZE)
+    assert np.isfinite(after_a_step(model, images))
+    np.save(folder / "images.npy", images)
+    np.save(folder / "logits.npy", np.asarray(model(images)))
+    models.save(model, folder / "fold=0" / "model.keras")
+    models.save(model, folder / "model.keras")
+    (folder / "preprocessing.json").write_text('{"height": 64}')
+    return folder
+
+
+def test_a_saved_model_gives_the_same_logits(run: Path) -> None:
+    model = models.load(run / "model.keras")
+    logits = np.asarray(model(np.load(run / "images.npy")))
+    assert logits.shape == (2, 6)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, np.load(run / "logits.npy"))
+    assert models.heads_of(model) == HEADS
+    assert models.size_of(model) == SIZE
+    assert models.views_of(model) is None
+    assert model.get_layer(models.FEATURES).output.shape[-1] == 16
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_exports_agree_with_the_model(run: Path, fmt: Format, tmp_path: Path) -> None:
+    report = export_run(run, 0, fmt, tmp_path / f"model.{fmt}")
+    print(f"{report.path.name}: max abs difference {report.max_abs_difference:.2g}")  # noqa: T201
+    assert report.max_abs_difference <= 1e-5
+    assert report.bytes > 100_000
+    assert os.listdir(tmp_path) == [f"model.{fmt}"]
+
+
+def test_jax_gives_the_same_logits(run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, str(run)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(run / "jax.npy"), np.load(run / "logits.npy"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", architectures(), ids=lambda each: each.name)
+def test_the_table_of_parameters_is_right(architecture: models.Architecture) -> None:
+    with keras.StatelessScope():
+        assert make_backbone(architecture, (32, 32), 1, 0.0).count_params() == architecture.parameters
+
+
+def test_drop_path_grows_with_depth_on_every_family() -> None:
+    for name in QUICK:
+        with keras.StatelessScope():
+            backbone = make_backbone(models.architecture_of(name), (32, 32), 1, 0.3)
+        layers = [layer for part in backbone.layers for layer in getattr(part, "layers", [part])]
+        rates = [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
+        assert len(rates) >= 6, name
+        assert rates == sorted(rates), name
+        assert 0.25 < rates[-1] <= 0.3 + 1e-9, name
+        shapes = {layer.noise_shape for layer in layers if isinstance(layer, keras.layers.Dropout)}
+        assert shapes == {(None, 1, 1, 1)}, name
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_every_pooling_and_no_head_blocks_build(pooling: Pooling) -> None:
+    model = models.build(config("resnet_tiny", pooling=pooling, head_blocks=0), (40, 56))
+    assert np.isfinite(np.asarray(model(pictures(1, 40, 56)))).all()
+
+
+def test_statistics_of_the_dataset_normalise_models_that_start_from_nothing() -> None:
+    statistics = models.PixelStatistics(0.25, 0.125)
+    model = models.build(config("resnet_tiny"), (32, 32), statistics=statistics)
+    images = pictures(1, 32, 32)
+    np.testing.assert_allclose(model.get_layer("normalise")(images), (images - 0.25) / 0.125, rtol=1e-6)
+
+
+def test_half_precision_keeps_pixels_and_logits_in_float32() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = models.build(config("resnet_tiny"), (32, 32), HEADS)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("normalise").compute_dtype == "float32"
+    assert model.get_layer("backbone").get_layer("stem_conv").compute_dtype == "bfloat16"
+    logits = model(pictures(1, 32, 32))
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+
+
+def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose from resnet_tiny, convnext_tiny"):
+        models.build(config("resnet_huge"), (64, 64))
+    with pytest.raises(UsageError, match="at least 32x32"):
+        models.build(config("resnet_tiny"), (64, 16))
+    with pytest.raises(UsageError, match="is not a model"):
+        models.load(tmp_path / "nothing.keras")
+    (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(UsageError, match="is not a model"):
+        models.load(tmp_path / "broken.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(UsageError, match="no layer says"):
+        models.load(tmp_path / "other.keras")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.keras"
+    model = models.build(config("resnet_tiny"), (32, 32))
+    models.save(model, path)
+    old = path.read_bytes()
+
+    def half(aside: Path) -> None:
+        aside.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", half)
+    with pytest.raises(Exception, match="ENOSPC") as caught:
+        models.save(model, path)
+    assert caught.type.__name__ == "RunAborted"
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+@pytest.mark.parametrize("pooling", [each for each in BagPooling if each is not BagPooling.NONE])
+def test_bags_use_the_views_that_are_there(pooling: BagPooling, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(5)
+    single = models.build(config("resnet_tiny"), (32, 32), HEADS)
+    model = models.build(config("resnet_tiny"), (32, 32), HEADS, pooling, 3)
+    views = pictures(3, 32, 32)
+    absent = np.zeros_like(views[:1])
+    alone = np.concatenate([views[:1], absent, absent])
+    if pooling is not BagPooling.ATTENTION:
+        model.set_weights(single.get_weights())
+        np.testing.assert_allclose(model(alone[None]), single(views[:1]), rtol=1e-4, atol=1e-5)
+    bags = np.stack([views, views[[2, 0, 1]], alone, alone[[1, 0, 2]], -np.ones_like(views)])
+    logits = np.asarray(model(bags))
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits[2], logits[3], rtol=1e-4, atol=1e-5)
+    assert np.abs(logits[0] - logits[2]).max() > 1e-4
+    assert np.isfinite(logits[4]).all()
+    assert models.views_of(model) == 3
+    models.save(model, tmp_path / "bags.keras")
+    np.testing.assert_array_equal(np.asarray(models.load(tmp_path / "bags.keras")(bags)), logits)
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_bags_export_with_their_absent_views(fmt: Format, tmp_path: Path) -> None:
+    model = models.build(config("resnet_tiny"), (32, 32), HEADS, BagPooling.NOISY_OR, 3)
+    models.save(model, tmp_path / "run" / "fold=1" / "model.keras")
+    (tmp_path / "run" / "preprocessing.json").write_text("{}")
+    report = export_run(tmp_path / "run", 1, fmt, tmp_path / "out")
+    assert report.max_abs_difference <= 1e-5
