@@ -1,4 +1,4 @@
-"""Small learners for tests, and a way to run one in a process of its own: backends and devices are chosen once.
+"""Small learners for tests, and a way to run one in a process of its own, since backends are chosen once.
 
 Run as `python -m tests.trainer.learning JOB.json`: trains on made-up batches and writes what came of it.
 """
@@ -70,10 +70,10 @@ def run(job: Job) -> dict[str, Any]:
     devices = prepare(execution, config)
     import keras
 
-    from trainer.optimizers import GroupedAdam
+    from trainer.optimizers import GroupedAdam, Phase
 
     def build() -> keras.Model:
-        layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="first")]
+        layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="backbone")]
         if job.norm == "batch":
             layers.append(keras.layers.BatchNormalization())
         layers += [keras.layers.Activation("relu"), keras.layers.GlobalMaxPooling2D()]
@@ -83,12 +83,12 @@ def run(job: Job) -> dict[str, Any]:
     def loss(logits: Any, labels: Any) -> Any:
         return keras.ops.binary_crossentropy(labels[:, 0], keras.ops.sigmoid(logits[:, 0]))
 
-    def optimizer(model: keras.Model) -> GroupedAdam:
+    def optimizer(model: keras.Model, phase: Phase) -> GroupedAdam:
         made = GroupedAdam(0.01, decay=0.01, average=job.ema)
         made.build(model.trainable_variables)
         return made
 
-    def learner() -> Any:
+    def learner(phase: Phase) -> Any:
         keras.utils.set_random_seed(3)
         keras.config.set_dtype_policy(job.precision)
         made = open_learner(
@@ -97,6 +97,7 @@ def run(job: Job) -> dict[str, Any]:
                 build,
                 optimizer,
                 loss,
+                phase,
                 StepPlan.of(config, execution),
             ),
             devices,
@@ -109,20 +110,14 @@ def run(job: Job) -> dict[str, Any]:
             )
         return made
 
-    def freeze(one: Any, *, frozen: bool) -> None:
-        one.model.get_layer("first").trainable = not frozen
-        one.begin_phase()
-
-    made, outcomes = learner(), []
+    made, outcomes = learner(Phase.HEAD if job.frozen_steps else Phase.ALL), []
     initial = made.arrays()
     for step in range(job.steps):
-        if job.frozen_steps and step in (0, job.frozen_steps):
-            freeze(made, frozen=step == 0)
+        if job.frozen_steps and step == job.frozen_steps:
+            made.begin_phase(Phase.ALL)
         if job.resume_at and step == job.resume_at:
             state = made.arrays()
-            made = learner()
-            if 0 < step < job.frozen_steps:
-                freeze(made, frozen=True)
+            made = learner(Phase.HEAD if step < job.frozen_steps else Phase.ALL)
             made.restore(state)
         outcomes.append(asdict(made.step(batch_of(step, job.batch, job.scale_up)).outcome()))
     last = batch_of(99, job.batch)

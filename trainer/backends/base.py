@@ -31,7 +31,7 @@ from trainer.records import Batch, Floats
 if TYPE_CHECKING:
     import keras
 
-    from trainer.optimizers import GroupedAdam
+    from trainer.optimizers import GroupedAdam, Phase
 
 Arrays = tuple[tuple[str, npt.NDArray[Any]], ...]
 """Named arrays in a fixed order: everything that training goes on from."""
@@ -55,9 +55,9 @@ class StepPlan:
     jit: bool = False
 
     @classmethod
-    def of(cls, config: OptimizationConfig, execution: ExecutionConfig, parts: int = 0) -> StepPlan:
-        """The plan that the configs ask for; `parts` replaces config.accumulate where it was searched for."""
-        return cls(parts or config.accumulate, config.clip_norm, config.ema, config.precision, execution.jit)
+    def of(cls, config: OptimizationConfig, execution: ExecutionConfig) -> StepPlan:
+        """The plan that the configs ask for."""
+        return cls(config.accumulate, config.clip_norm, config.precision, execution.jit)
 
     @property
     def scales(self) -> bool:
@@ -70,9 +70,11 @@ class Recipe:
     """What to learn and how. Called under the devices' scope, with dtype policy and seeds set."""
 
     build: Callable[[], keras.Model]
-    optimizer: Callable[[keras.Model], GroupedAdam]
+    optimizer: Callable[[keras.Model, Phase], GroupedAdam]
     """Built on what the model trains now; called once for each phase."""
     loss: LossFunction
+    phase: Phase
+    """The first."""
     plan: StepPlan
 
 
@@ -107,6 +109,8 @@ class Learner(ABC):
     model: keras.Model
     optimizer: GroupedAdam
     devices: tuple[str, ...]
+    parts: int
+    """Parts that a batch is gone through in; to be set before the first step."""
 
     @abstractmethod
     def step(self, batch: Batch) -> PendingStep:
@@ -121,8 +125,8 @@ class Learner(ABC):
         """Inside, `predict` uses the weights' moving average, where one is kept."""
 
     @abstractmethod
-    def begin_phase(self) -> None:
-        """Make a new optimiser for what is trainable now. To be called after layers' `trainable` changed."""
+    def begin_phase(self, phase: Phase) -> None:
+        """Freeze or thaw the backbone, with a new optimiser for what is trainable then."""
 
     @abstractmethod
     def arrays(self) -> Arrays:

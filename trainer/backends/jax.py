@@ -32,6 +32,7 @@ from trainer.backends.base import (
     pick_devices,
 )
 from trainer.errors import OutOfMemory
+from trainer.optimizers import Phase, set_phase
 from trainer.records import Batch, Floats
 
 _AXIS = "batch"
@@ -78,6 +79,7 @@ class JaxLearner(Learner):
     def __init__(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
         self.devices = devices
         self._recipe, self._plan, self._loss = recipe, recipe.plan, recipe.loss
+        self.parts = recipe.plan.parts
         by_name = {str(device): device for device in jax.devices()}
         mesh = Mesh(np.array([by_name[name] for name in devices]), (_AXIS,))
         self._everywhere = _over(mesh)
@@ -92,17 +94,18 @@ class JaxLearner(Learner):
             [],
             *self._put([scale, np.int32(0)]),
         )
-        self.begin_phase()
+        self.begin_phase(recipe.phase)
 
     def _put(self, values: Sequence[object]) -> list[jax.Array]:
         """On every device, and nobody else's: a step gives its arrays' memory away."""
         return [jax.device_put(np.array(value), self._everywhere) for value in values]
 
-    def begin_phase(self) -> None:
-        """A new optimiser for the variables that are trainable now."""
+    def begin_phase(self, phase: Phase) -> None:
+        """Freeze or thaw the backbone, with a new optimiser for what is trainable then."""
+        set_phase(self.model, phase)
         self._live = [self._place[id(variable)] for variable in self.model.trainable_variables]
         self._rest = [self._place[id(variable)] for variable in self.model.non_trainable_variables]
-        self.optimizer = self._recipe.optimizer(self.model)
+        self.optimizer = self._recipe.optimizer(self.model, phase)
         self._averages = [_index(self.optimizer.variables, average) for average in self.optimizer.averages]
         self._state = self._state._replace(slots=self._put([one.value for one in self.optimizer.variables]))
         self._step = jax.jit(self._whole_step, donate_argnums=0, out_shardings=self._everywhere)
@@ -111,7 +114,7 @@ class JaxLearner(Learner):
     def step(self, batch: Batch) -> PendingStep:
         """One step of the optimiser."""
         with _told_of_memory():
-            self._state, results = self._step(self._state, *self._shared(batch, self._plan.parts))
+            self._state, results = self._step(self._state, *self._shared(batch, self.parts))
         return _Pending(results)
 
     def _shared(self, batch: Batch, parts: int) -> tuple[jax.Array, ...]:

@@ -33,7 +33,7 @@ from trainer.backends.base import (
     pick_devices,
 )
 from trainer.errors import OutOfMemory
-from trainer.optimizers import averaged
+from trainer.optimizers import Phase, averaged, set_phase
 from trainer.records import Batch, Floats
 
 Tensor = Any
@@ -69,6 +69,7 @@ class TensorFlowLearner(Learner):
     def __init__(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
         self.devices = devices
         self._recipe, self._plan, self._loss = recipe, recipe.plan, recipe.loss
+        self.parts = recipe.plan.parts
         if len(devices) > 1 and self._plan.jit:
             raise UsageError("--jit does not work on several devices with TensorFlow; --backend jax does")
         several = len(devices) > 1
@@ -82,14 +83,15 @@ class TensorFlowLearner(Learner):
         self._scale = tf.Variable(FIRST_SCALE if self._plan.scales else 1.0, trainable=False)
         self._good_steps = tf.Variable(0, trainable=False)
         if several:
-            _synchronise(self.model)
-        self.begin_phase()
+            _synchronise(self.model, wanted=True)
+        self.begin_phase(recipe.phase)
 
-    def begin_phase(self) -> None:
-        """A new optimiser for the variables that are trainable now."""
+    def begin_phase(self, phase: Phase) -> None:
+        """Freeze or thaw the backbone, with a new optimiser for what is trainable then."""
+        set_phase(self.model, phase)
         self._live = list(self.model.trainable_variables)
         with self._strategy.scope():
-            self.optimizer = self._recipe.optimizer(self.model)
+            self.optimizer = self._recipe.optimizer(self.model, phase)
         self._retrace()
 
     def _retrace(self) -> None:
@@ -101,7 +103,7 @@ class TensorFlowLearner(Learner):
 
     def step(self, batch: Batch) -> PendingStep:
         """One step of the optimiser."""
-        return self._step(batch, self._plan.parts)
+        return self._step(batch, self.parts)
 
     def _step(self, batch: Batch, parts: int) -> PendingStep:
         shares = (self._shared(part) for part in in_parts(batch, parts))
@@ -237,6 +239,11 @@ class TensorFlowLearner(Learner):
         with self.averaged():
             return tuple((variable.path, variable.numpy()) for variable in self.model.variables)
 
+    def finish(self, weights: Arrays) -> keras.Model:
+        """The model, fit to be opened on one device and on other backends."""
+        _synchronise(self.model, wanted=False)
+        return super().finish(weights)
+
     def peak_bytes(self, batch: Batch, parts: int) -> int:
         """Memory of a trial step, which is taken back: of the fullest GPU, or of this process."""
         kept = self.arrays()
@@ -258,11 +265,11 @@ class TensorFlowLearner(Learner):
         return int(found[1]) * 1024 if found else 0
 
 
-def _synchronise(model: keras.Model) -> None:
-    """Let every BatchNorm take its statistics from the whole batch."""
+def _synchronise(model: keras.Model, *, wanted: bool) -> None:
+    """Let every BatchNorm take its statistics from the whole batch; or not, as in a model of another backend."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
+            layer.synchronized = wanted
 
 
 def _out_of_memory(error: Exception) -> OutOfMemory:
