@@ -1,12 +1,13 @@
 """Small learners for tests, and a way to run one in a process of its own, since backends are chosen once.
 
-Run as `python -m tests.trainer.learning JOB.json`: trains on made-up batches and writes what came of it.
+Run as `python -m tests.trainer.learning BACKEND FOLDER`: trains on made-up batches.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -25,9 +26,7 @@ SIZE = (16, 8)
 class Job:
     """What to train and how."""
 
-    backend: str = "tensorflow"
     devices: str = "0"
-    cpus: int = 1
     batch: int = 8
     steps: int = 6
     parts: int = 1
@@ -38,9 +37,7 @@ class Job:
     dropout: float = 0.0
     frozen_steps: int = 0
     resume_at: int = 0
-    weights: str = ""
     scale_up: float = 1.0
-    jit: bool = False
 
 
 def batch_of(step: int, size: int, scale_up: float = 1.0) -> Batch:
@@ -55,121 +52,110 @@ def batch_of(step: int, size: int, scale_up: float = 1.0) -> Batch:
     return Batch(images * np.float32(scale_up), labels, weights, np.arange(size))
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Train in this process."""
+def build(job: Job) -> Any:
+    """A few layers of which one is named as the trainer's models name theirs."""
+    import keras
+
+    layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="backbone")]
+    layers += [keras.layers.BatchNormalization()] if job.norm == "batch" else []
+    layers += [keras.layers.Activation("relu"), keras.layers.GlobalMaxPooling2D()]
+    layers += [keras.layers.Dropout(job.dropout)] if job.dropout else []
+    return keras.Sequential([*layers, keras.layers.Dense(1, dtype="float32")])
+
+
+def loss(logits: Any, labels: Any) -> Any:
+    """Binary cross-entropy of each row."""
+    import keras
+
+    return keras.ops.softplus(logits[:, 0]) - labels[:, 0] * logits[:, 0]
+
+
+def learner_of(backend: str, job: Job, phase: str) -> Any:
+    """A new learner with the weights that seed 3 gives."""
     from trainer.backends.base import Recipe, StepPlan, open_learner, prepare
     from trainer.config import Backend, ExecutionConfig, OptimizationConfig, Precision
 
     config = OptimizationConfig(
-        backend=Backend(job.backend),
+        backend=Backend(backend),
         accumulate=job.parts,
         clip_norm=job.clip_norm,
         precision=Precision(job.precision),
     )
-    execution = ExecutionConfig(devices=job.devices, deterministic=True, jit=job.jit)
+    execution = ExecutionConfig(devices=job.devices, deterministic=True)
     devices = prepare(execution, config)
     import keras
 
     from trainer.optimizers import GroupedAdam, Phase
 
-    def build() -> keras.Model:
-        layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="backbone")]
-        if job.norm == "batch":
-            layers.append(keras.layers.BatchNormalization())
-        layers += [keras.layers.Activation("relu"), keras.layers.GlobalMaxPooling2D()]
-        layers += [keras.layers.Dropout(job.dropout)] if job.dropout else []
-        return keras.Sequential([*layers, keras.layers.Dense(1, dtype="float32")])
-
-    def loss(logits: Any, labels: Any) -> Any:
-        return keras.ops.binary_crossentropy(labels[:, 0], keras.ops.sigmoid(logits[:, 0]))
-
-    def optimizer(model: keras.Model, phase: Phase) -> GroupedAdam:
+    def optimizer(model: Any, _: Phase) -> GroupedAdam:
         made = GroupedAdam(0.01, decay=0.01, average=job.ema)
         made.build(model.trainable_variables)
         return made
 
-    def learner(phase: Phase) -> Any:
-        keras.utils.set_random_seed(3)
-        keras.config.set_dtype_policy(job.precision)
-        made = open_learner(
-            config.backend,
-            Recipe(
-                build,
-                optimizer,
-                loss,
-                phase,
-                StepPlan.of(config, execution),
-            ),
-            devices,
-        )
-        if job.weights:
-            stored = np.load(job.weights)
-            mine = list(made.arrays())
-            made.restore(
-                tuple((name, stored[name] if name.startswith("model") else value) for name, value in mine)
-            )
-        return made
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(3)
+    keras.config.set_dtype_policy(job.precision)
+    recipe = Recipe(lambda: build(job), optimizer, loss, Phase(phase), StepPlan.of(config, execution))
+    return open_learner(config.backend, recipe, devices)
 
-    made, outcomes = learner(Phase.HEAD if job.frozen_steps else Phase.ALL), []
-    initial = made.arrays()
+
+def run(backend: str, job: Job) -> dict[str, Any]:
+    """Train in this process; everything that came of it."""
+    learner, outcomes = learner_of(backend, job, "head" if job.frozen_steps else "all"), []
+    initial = learner.arrays()
     for step in range(job.steps):
         if job.frozen_steps and step == job.frozen_steps:
-            made.begin_phase(Phase.ALL)
+            learner.begin_phase(type(learner.phase)("all"))
         if job.resume_at and step == job.resume_at:
-            state = made.arrays()
-            made = learner(Phase.HEAD if step < job.frozen_steps else Phase.ALL)
-            made.restore(state)
-        outcomes.append(asdict(made.step(batch_of(step, job.batch, job.scale_up)).outcome()))
+            state = learner.arrays()
+            learner = learner_of(backend, job, "head" if step < job.frozen_steps else "all")
+            learner.restore(state)
+        batch = batch_of(step, job.batch, job.scale_up)
+        outcomes.append(asdict(learner.step(batch).outcome()))
     last = batch_of(99, job.batch)
-    plain = made.predict(last)
-    with made.averaged():
-        averaged = made.predict(last)
+    plain, arrays = learner.predict(last), learner.arrays()
+    with learner.averaged():
+        averaged = learner.predict(last)
+    peaks = [learner.peak_bytes(last, parts) for parts in (1, job.batch // len(learner.devices))]
     return {
         "outcomes": outcomes,
         "initial": initial,
-        "arrays": made.arrays(),
+        "arrays": arrays,
         "plain": plain,
         "averaged": averaged,
-        "peaks": [made.peak_bytes(last, parts) for parts in (1, job.batch // len(devices))],
-        "after_peaks": made.arrays(),
+        "peaks": peaks,
+        "after_peaks": learner.arrays(),
+        "weights": learner.weights(),
     }
 
 
-def train(job: Job, folder: Path) -> dict[str, Any]:
-    """Train in a new process with `job.cpus` logical devices."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps(asdict(job)))
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={job.cpus}"}
+def train(backend: str, jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
+    """Train in one new process that has two logical CPU devices."""
+    (folder / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs]))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.trainer.learning", str(folder)],
+        [sys.executable, "-m", "tests.trainer.learning", backend, str(folder)],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    for name in ("initial", "arrays", "after_peaks"):
-        with np.load(folder / f"{name}.npz") as arrays:
-            found[name] = {key: arrays[key] for key in arrays.files}
-    return found
+    results: list[dict[str, Any]] = pickle.loads((folder / "results.pickle").read_bytes())
+    return results
 
 
-def main(folder: Path) -> None:
-    job = Job(**json.loads((folder / "job.json").read_text()))
-    if job.backend == "tensorflow" and job.cpus > 1:
+def main(backend: str, folder: Path) -> None:
+    if backend == "tensorflow":
         import tensorflow as tf
 
         cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * job.cpus)
-    found = run(job)
-    for name in ("initial", "arrays", "after_peaks"):
-        np.savez(folder / f"{name}.npz", **dict(found.pop(name)))
-    found |= {name: np.asarray(found[name]).tolist() for name in ("plain", "averaged")}
-    (folder / "result.json").write_text(json.dumps(found))
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    jobs = [Job(**job) for job in json.loads((folder / "jobs.json").read_text())]
+    results = [run(backend, job) for job in jobs]
+    (folder / "results.pickle").write_bytes(pickle.dumps(results))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

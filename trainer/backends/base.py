@@ -109,6 +109,7 @@ class Learner(ABC):
     model: keras.Model
     optimizer: GroupedAdam
     devices: tuple[str, ...]
+    phase: Phase
     parts: int
     """Parts that a batch is gone through in; to be set before the first step."""
 

@@ -102,6 +102,7 @@ class JaxLearner(Learner):
 
     def begin_phase(self, phase: Phase) -> None:
         """Freeze or thaw the backbone, with a new optimiser for what is trainable then."""
+        self.phase = phase
         set_phase(self.model, phase)
         self._live = [self._place[id(variable)] for variable in self.model.trainable_variables]
         self._rest = [self._place[id(variable)] for variable in self.model.non_trainable_variables]

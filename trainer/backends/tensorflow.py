@@ -88,6 +88,7 @@ class TensorFlowLearner(Learner):
 
     def begin_phase(self, phase: Phase) -> None:
         """Freeze or thaw the backbone, with a new optimiser for what is trainable then."""
+        self.phase = phase
         set_phase(self.model, phase)
         self._live = list(self.model.trainable_variables)
         with self._strategy.scope():
@@ -266,7 +267,7 @@ class TensorFlowLearner(Learner):
 
 
 def _synchronise(model: keras.Model, *, wanted: bool) -> None:
-    """Let every BatchNorm take its statistics from the whole batch; or not, as in a model of another backend."""
+    """Let every BatchNorm take its statistics from the whole batch; other backends refuse that option."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = wanted
