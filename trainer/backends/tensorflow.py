@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from trainer.backends.base import (
     pick_devices,
 )
 from trainer.errors import OutOfMemory
-from trainer.optimizers import Phase, averaged, set_phase
+from trainer.optimizers import Phase, set_phase
 from trainer.records import Batch, Floats
 
 Tensor = Any
@@ -212,9 +212,18 @@ class TensorFlowLearner(Learner):
         logits: Floats = np.concatenate([share.numpy() for share in shares]).astype(np.float32, copy=False)
         return logits
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Put the average in the place of what it averages, and back."""
-        return averaged(self.model, self.optimizer)
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average in the place of what it averages, and back. Before the first step there is none."""
+        averages = self.optimizer.averages if int(self.optimizer.iterations.numpy()) else []
+        kept = [variable.numpy() for variable in self._live]
+        for variable, average in zip(self._live, averages, strict=bool(averages)):
+            variable.assign(average.numpy())
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._live, kept, strict=True):
+                variable.assign(value)
 
     def _state(self) -> list[tuple[str, Any]]:
         """Everything that has to be kept, named by its place in a fixed order."""
