@@ -115,13 +115,13 @@ def _write(path: Path, text: str, arrays: Arrays) -> None:
 
 
 def _read(path: Path) -> tuple[str, Arrays]:
-    with np.load(path, allow_pickle=False) as members:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
         head = json.loads(bytes(members[_META]))
         arrays = tuple((name, members[f"{place:05}"]) for place, name in enumerate(head["names"]))
     return head["text"], arrays
 
 
 def _meta(path: Path) -> str:
-    with np.load(path, allow_pickle=False) as members:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
         text: str = json.loads(bytes(members[_META]))["text"]
     return text

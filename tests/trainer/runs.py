@@ -18,8 +18,8 @@ from trainer.position import TIMING
 SMALL = ResultConfig(height=48, width=32, folds=2, shard_images=8)
 OPTIONS = (
     "--model", "resnet_tiny", "--weights", "none", "--head-blocks", "0", "--head-filters", "8",
-    "--epochs", "2", "--batch-size", "8", "--learning-rate", "0.001", "--deterministic", "--data-workers", "2", "--ema", "0.9",
-    "--mixup", "0.2", "--head-epochs", "1",
+    "--epochs", "2", "--batch-size", "8", "--learning-rate", "0.001", "--deterministic",
+    "--data-workers", "2", "--ema", "0.9", "--mixup", "0.2", "--head-epochs", "1",
 )  # fmt: skip
 
 
