@@ -29,7 +29,7 @@ def model() -> keras.Model:
 
 
 def value(variable: keras.Variable) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(variable))
+    return np.array(variable.numpy())
 
 
 def values(variables: list[keras.Variable]) -> list[np.ndarray]:
