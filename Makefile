@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -33,7 +33,7 @@ imports: $(READY)
 	$(BIN)/lint-imports --config .importlinter
 
 pytest: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not gpu and not peers"
+	$(BIN)/python -m pytest -n 2 -m "not gpu and not peers and not slow"
 
 # Twenty kill -9 at seeded moments of trainings.
 chaos-train: $(READY)
@@ -42,6 +42,10 @@ chaos-train: $(READY)
 # Long suites, of which `make test` runs a short cut with fixed seeds.
 chaos: $(READY)
 	BCD_CHAOS=full $(BIN)/python -m pytest tests/chaos
+
+# Every backbone: one step, save and load, exports, JAX. `make test` does one of each family.
+models: $(READY)
+	$(BIN)/python -m pytest tests/trainer/test_models.py tests/trainer/test_weights.py
 
 fuzz: $(READY)
 	BCD_FUZZ_MUTANTS=10000 $(BIN)/python -m pytest tests/fuzz

@@ -212,6 +212,14 @@ def architectures() -> tuple[Architecture, ...]:
     return _TABLE
 
 
+def summary() -> list[tuple[str, str, str, str]]:
+    """The table of `bcd-train models`: name, parameters, how weights meet one channel, weights file."""
+    return [
+        (each.name, f"{each.parameters / 1e6:.1f} M", each.stem, each.weights_file or "none")
+        for each in _TABLE
+    ]
+
+
 def architecture_of(name: str) -> Architecture:
     """The one with this name.
 

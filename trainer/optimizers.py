@@ -177,7 +177,7 @@ def averaged(model: keras.Model, optimizer: GroupedAdam) -> Iterator[None]:
     Without an average, or before the first step, nothing changes.
     """
     variables = model.trainable_variables if optimizer.average and int(optimizer.iterations) else []
-    kept = [np.asarray(variable) for variable in variables]
+    kept = [np.array(variable.numpy()) for variable in variables]
     for variable, average in zip(variables, optimizer.averages if variables else [], strict=True):
         variable.assign(average)
     try:

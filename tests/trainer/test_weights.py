@@ -32,12 +32,17 @@ def pretrained_file(name: str, folder: Path) -> Path:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             layer.set_weights([np.array(IMAGENET_MEAN), np.array(IMAGENET_STD), 0])
         elif layer.weights:
-            layer.set_weights(
-                [w + rng.uniform(0, 0.1, w.shape) * (np.abs(w).mean() + 0.1) for w in layer.get_weights()]
-            )
+            layer.set_weights([changed(weight, rng) for weight in layer.get_weights()])
     path = folder / f"{name}.weights.h5"
     donor.save_weights(path)
     return path
+
+
+def changed(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Kernels keep their gain; biases, scales and statistics move up."""
+    if weight.ndim > 1:
+        return weight * (1 + 0.1 * rng.standard_normal(weight.shape))
+    return weight + rng.uniform(0, 0.05, weight.shape)
 
 
 def file_of(path: Path) -> WeightsFile:

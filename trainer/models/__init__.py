@@ -1,6 +1,6 @@
 """Models: from stored pixels to logits. Importing this registers their layers, so that saved ones open."""
 
-from trainer.architectures import Architecture, architecture_of, architectures
+from trainer.architectures import Architecture, architecture_of, architectures, summary
 from trainer.models.build import build, weights_record
 from trainer.models.files import heads_of, load, save, size_of, views_of, with_probabilities
 from trainer.models.head import FEATURES
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "save",
     "size_of",
+    "summary",
     "views_of",
     "weights_record",
     "with_probabilities",

@@ -37,15 +37,10 @@ def make_backbone(
         return _resnet_tiny(size, channels, drop_path)
     whole = application(architecture, size, channels)
     dropping = _with_drop_path(whole, drop_path)
-    first = "stem_conv_pad" if architecture.family is Family.EFFICIENTNET else dropping.layers[1].name
+    if architecture.family is Family.EFFICIENTNET:
+        dropping = keras.Model(dropping.get_layer("stem_conv_pad").input, dropping.output)
     pixels = keras.Input((*size, channels))
-    return keras.Model(pixels, _rebuilt(dropping, first, pixels), name="backbone")
-
-
-def _rebuilt(model: keras.Model, first: str, pixels: Tensor) -> Tensor:
-    """What `model` makes of `pixels` that enter at layer `first`."""
-    inner = keras.Model(model.get_layer(first).input, model.output)
-    return inner(pixels)
+    return keras.Model(pixels, dropping(pixels), name="backbone")
 
 
 def _with_drop_path(model: keras.Model, rate: float) -> keras.Model:

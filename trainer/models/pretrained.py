@@ -125,7 +125,7 @@ def _from_keras(architecture: Architecture, file: WeightsFile) -> _Donation:
     donor = application(architecture, _DONOR_SIZE, 3)
     donor.load_weights(file.path)
     own = {id(weight) for layer in _normalizations(donor) for weight in layer.weights}
-    arrays: Arrays = [np.asarray(weight) for weight in donor.weights if id(weight) not in own]
+    arrays: Arrays = [weight.numpy() for weight in donor.weights if id(weight) not in own]
     if architecture.family is Family.CONVNEXT:
         return _convnext(arrays)
     if architecture.family is Family.EFFICIENTNET_V2:
