@@ -201,6 +201,21 @@ def peers(inputs: tuple[str, ...], sizes: tuple[str, ...], out: Path | None, **o
 
 
 @main.command()
+@click.argument("dataset")
+@click.option("--augment", default="light", help="none, light, heavy, or a YAML file.")
+@click.option("--batch-size", default=8, type=click.IntRange(1), help="Images a batch.")
+@click.option("--step-ms", default=0.0, type=click.FloatRange(0), help="Time the consumer takes a batch.")
+@click.option("--cores", default=2, type=click.IntRange(1), help="Cores that each contender may use.")
+@click.option("--repeats", default=5, type=click.IntRange(1), help="Epochs, after one to warm up.")
+@_OUT
+def feed(dataset: str, out: Path | None, **options: object) -> None:
+    """Shards to augmented batches: our loader and tf.data with numpy_function, in turns, on equal cores."""
+    from bench import commands
+
+    _show(commands.feed(dataset, commands.FeedOptions(**options)), out)  # type: ignore[arg-type]  # by name
+
+
+@main.command()
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="For .md, .svg.")
 def report(results: Path, out: Path) -> None:

@@ -24,6 +24,20 @@ _PEER_PACKAGES = (
 )  # fmt: skip
 
 
+_FEED_PACKAGES = ("albumentations", "opencv-python-headless", "tensorflow-cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """Settings of `feed`."""
+
+    augment: str = "light"
+    batch_size: int = 8
+    step_ms: float = 0.0
+    cores: int = 2
+    repeats: int = 5
+
+
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
     """Settings of `peers`."""
@@ -84,6 +98,22 @@ def peers(inputs: Sequence[str], sizes: Sequence[str], options: PeerOptions) -> 
             )
         label = f"{options.syntax or 'mix'} → {size}"
         yield begun.finish(label, found.measurements, options.cores, found.verdicts)
+
+
+def feed(dataset: str, options: FeedOptions) -> Result:
+    """Our loader beside tf.data."""
+    from bench import feed as feeding  # imports Albumentations, which other commands do without
+
+    works = feeding.feed_works(dataset, options.augment, options.batch_size, options.step_ms)
+    words = f"--augment {options.augment} --batch-size {options.batch_size} --step-ms {options.step_ms:g}"
+    command = (
+        f"bcd-bench feed {_names([dataset])} {words} --cores {options.cores} --repeats {options.repeats}"
+    )
+    begun = begin("feed", command, _FEED_PACKAGES)
+    measured = interleaved(works, options.repeats, cores=options.cores, threads=True)
+    label = f"{options.augment}, batches of {options.batch_size}"
+    label += f", {options.step_ms:g} ms a step" if options.step_ms else ""
+    return begun.finish(label, measured, options.cores)
 
 
 def numbered(out: Path | None, result: Result) -> Path | None:

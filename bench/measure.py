@@ -115,13 +115,16 @@ class Measurement:
 
 
 def interleaved(
-    works: Sequence[Work], repeats: int, warmup: int = 1, cores: int = 1
+    works: Sequence[Work], repeats: int, warmup: int = 1, cores: int = 1, *, threads: bool = False
 ) -> tuple[Measurement, ...]:
-    """Measure all works in turns, each in `cores` processes pinned to one core each."""
+    """Measure all works in turns, each in `cores` processes pinned to one core each.
+
+    `threads`: each in one process pinned to `cores` cores, whose threads are its own affair.
+    """
     if repeats < 1 or warmup < 0 or cores < 1:
         raise ValueError("at least one repeat and one core are needed")
     with ExitStack() as stack:
-        groups = [stack.enter_context(_Group(work, cores)) for work in works]
+        groups = [stack.enter_context(_Group(work, cores, threads)) for work in works]
         for number in range(warmup + repeats):
             for group in groups:
                 group.pass_once(keep=number >= warmup)
@@ -141,18 +144,21 @@ class _Done:
 class _Group:
     """One contender's processes."""
 
-    def __init__(self, work: Work, cores: int) -> None:
+    def __init__(self, work: Work, cores: int, threads: bool) -> None:
         self._work = work
-        self._shares = [work.share(index, cores) for index in range(cores)]
+        allowed = sorted(os.sched_getaffinity(0))
+        self._cores: list[set[int]] = [{allowed[index % len(allowed)]} for index in range(cores)]
+        if threads:
+            self._cores = [set().union(*self._cores)]
+        self._shares = [work.share(index, len(self._cores)) for index in range(len(self._cores))]
         self._hands: list[_Hand] = []
         self._passes: list[Pass] = []
         self._peak = 0
         self._note = ""
 
     def __enter__(self) -> Self:
-        allowed = sorted(os.sched_getaffinity(0))
-        for index, share in enumerate(self._shares):
-            self._hands.append(_Hand(share, allowed[index % len(allowed)]))
+        for share, cores in zip(self._shares, self._cores, strict=True):
+            self._hands.append(_Hand(share, cores))
         answers = [hand.answer() for hand in self._hands]
         self._note = next((answer.error for answer in answers if answer.error), "")
         return self
@@ -187,13 +193,13 @@ def _summed(answers: Sequence[_Done]) -> Parts:
 
 
 class _Hand:
-    """A process pinned to one core that makes passes when told to."""
+    """A process pinned to some cores that makes passes when told to."""
 
-    def __init__(self, work: Work, core: int) -> None:
+    def __init__(self, work: Work, cores: set[int]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _pinned(core):  # before the start, so that libraries count one core when they are imported
+        with _pinned(cores):  # before the start, so that libraries count these when they are imported
             self._process.start()
         theirs.close()
 
@@ -220,9 +226,9 @@ class _Hand:
 
 
 @contextmanager
-def _pinned(core: int) -> Iterator[None]:
+def _pinned(cores: set[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from bench import compare, plots, results, stages
 from bench.compare import OURS, Comparison, Verdict
@@ -38,7 +39,9 @@ def write(folder: Path, out: Path) -> tuple[Path, ...]:
 
 def table(result: Result) -> str:
     """One result as a Markdown section."""
-    rows = {"peers": _peers, "prep": _prep, "decode": _decode, "scale": _scale}[result.kind](result)
+    rows = {"peers": _peers, "prep": _prep, "decode": _decode, "scale": _scale, "feed": _feed}[result.kind](
+        result
+    )
     return "\n".join((f"### {result.kind}: {result.label}", "", *rows, "", *_facts(result)))
 
 
@@ -94,6 +97,23 @@ def _peer_row(one: Measurement, ours: Measurement, verdict: Verdict, best: bool)
     stored = f"{verdict.stored} of {verdict.files}{wrong}"
     quality = f"{verdict.psnr_median_db} ({verdict.psnr_least_db}) | {verdict.error_most}"
     return f"| {name} | {_ms(one.milliseconds)} | {cpu:.0f} | {times} | {less} | {stored} | {quality} |"
+
+
+def _feed(result: Result) -> Iterator[str]:
+    ours = result.measurements[0]
+    yield "| who | images/s | CPU ms per image | ours faster | by CPU | consumer waits | peak memory |"
+    yield "|---|---|---|---|---|---|---|"
+    for one in result.measurements:
+        if not one.passes:
+            yield f"| {one.name} | {one.note} | | | | | |"
+            continue
+        rate, cpu = one.items / one.wall.median, one.cpu.median * 1000 / one.items
+        faster = less = "—"
+        if one is not ours and ours.passes:
+            faster, less = _times(ours.times_faster_than(one)), _times(ours.times_less_cpu_than(one))
+        waits = median(dict(each.parts)["wait"] / each.wall_s for each in one.passes)
+        memory = f"{one.peak_bytes / 1e6:.0f} MB"
+        yield f"| {one.name} | {rate:.1f} | {cpu:.1f} | {faster} | {less} | {waits:.0%} | {memory} |"
 
 
 def _refused(verdict: Verdict) -> str:

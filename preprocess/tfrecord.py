@@ -23,6 +23,7 @@ from preprocess.places import Place, open_bytes, size_of
 
 FeatureValue = int | float | str | bytes | None
 FeatureLists = dict[str, list[bytes] | list[float] | list[int]]
+Bytes = bytes | memoryview
 Spans = list[tuple[int, int]]
 """(offset, size) of the data of each record of a file."""
 
@@ -113,7 +114,8 @@ def decode_example(data: bytes) -> FeatureLists:
         DatasetDamaged: it is not one.
     """
     try:
-        return dict(_entry(entry) for features in _fields(data, 1) for entry in _fields(features, 1))
+        view = memoryview(data)  # slices of it copy nothing
+        return dict(_entry(entry) for features in _fields(view, 1) for entry in _fields(features, 1))
     except (IndexError, ValueError, struct.error):
         raise DatasetDamaged("not a serialised tf.train.Example") from None
 
@@ -147,7 +149,7 @@ def _feature(value: int | float | str | bytes) -> bytes:
     return field(_BYTES_LIST, field(1, value.encode() if isinstance(value, str) else value))
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: Bytes, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         byte = data[at]
@@ -158,7 +160,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _walk(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _walk(data: Bytes) -> Iterator[tuple[int, int, Bytes]]:
     """Fields of a message: (number, wire type, bytes of the value)."""
     at = 0
     while at < len(data):
@@ -178,19 +180,20 @@ def _walk(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += size
 
 
-def _fields(data: bytes, number: int) -> Iterator[bytes]:
+def _fields(data: Bytes, number: int) -> Iterator[Bytes]:
     return (value for found, _, value in _walk(data) if found == number)
 
 
-def _entry(entry: bytes) -> tuple[str, list[bytes] | list[float] | list[int]]:
-    (name,), (feature,) = _fields(entry, 1), _fields(entry, 2)
+def _entry(entry: Bytes) -> tuple[str, list[bytes] | list[float] | list[int]]:
+    (key,), (feature,) = _fields(entry, 1), _fields(entry, 2)
+    name = bytes(key).decode()
     ((kind, _, values),) = _walk(feature)
     if kind == _BYTES_LIST:
-        return name.decode(), list(_fields(values, 1))
+        return name, [bytes(value) for value in _fields(values, 1)]
     packed = b"".join(_fields(values, 1))
     if kind == _FLOAT_LIST:
-        return name.decode(), [number for (number,) in struct.iter_unpack("<f", packed)]
-    return name.decode(), _signed(packed)
+        return name, [number for (number,) in struct.iter_unpack("<f", packed)]
+    return name, _signed(packed)
 
 
 def _signed(packed: bytes) -> list[int]:

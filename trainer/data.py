@@ -27,6 +27,7 @@ from preprocess.errors import DatasetDamaged
 from trainer.augment import Augmenter
 from trainer.config import BagPooling, DataConfig, OnCorrupt, TrainConfig
 from trainer.dataset import Dataset
+from trainer.memory import keep_freed_memory
 from trainer.records import Batch, Floats, Rows
 from trainer.sampler import FILL, Sampler, examples_of, sampler
 from trainer.targets import Labels
@@ -67,6 +68,7 @@ class Loader:
         self._labels = labels
         self._config = config
         self._workers = workers or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        keep_freed_memory()
         self._lock = threading.Lock()
         self._corrupt: dict[int, CorruptRecord] = {}
         self.waited_s = 0.0

@@ -27,7 +27,9 @@ VIEW = "view"
 """The one fixed column that an auxiliary head may learn."""
 
 _MOST_CLASSES = 16
-_RULE = re.compile(r"\s*(?P<column>[^<>=!{}]*?)\s*(?P<sign>>=|<=|==|!=|>|<|\bin\b)\s*(?P<value>.+?)\s*")
+_RULE = re.compile(
+    r"\s*(?P<column>[^<>=!{}]*?)\s*(?P<sign>>=|<=|==|!=|>|<|\bin(?=\s*\{))\s*(?P<value>.+?)\s*"
+)
 _ORDER: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -57,7 +59,7 @@ class Rule:
             raise UsageError(f"--positive {text!r} is no rule such as 'BIRADS>=4' or 'in {{A,B}}'")
         column, sign, value = match["column"] or target, match["sign"], match["value"]
         if sign == "in":
-            if not (value.startswith("{") and value.endswith("}")):
+            if not value.endswith("}"):
                 raise UsageError(f"--positive {text!r}: after `in` comes a set such as {{A,B}}")
             return cls(column, sign, tuple(part.strip() for part in value[1:-1].split(",")))
         if sign in _ORDER and _number(value) is None:

@@ -34,6 +34,14 @@ def test_items_are_dealt_out_over_processes(tmp_path: Path) -> None:
     assert found.items == 5
 
 
+def test_threads_share_one_process_that_may_use_all_its_cores(tmp_path: Path) -> None:
+    toy = Toy("A", str(tmp_path / "diary"), items=5)
+    (found,) = interleaved([toy], repeats=1, warmup=0, cores=2, threads=True)
+    cores = float(min(2, len(os.sched_getaffinity(0))))
+    assert found.passes[0].parts == (("cores", cores), ("share", 5.0))
+    assert (tmp_path / "diary").read_text() == "A\n"
+
+
 @pytest.mark.parametrize(
     ("ends", "note"), [("unopened", "no such library"), ("raises", "refused"), ("killed", "status 7")]
 )
