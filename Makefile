@@ -2,6 +2,7 @@
 #   make demo    phantom mammograms -> dataset -> verified -> report, in minutes
 #   make test    environment, ruff, mypy --strict, import-linter, pytest
 # and for a night: make chaos (kill -9, failing disks, memory), make fuzz (10,000 damaged files).
+# make image-check builds and runs the container images, where buildah and debootstrap are installed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models image-check lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -59,14 +60,24 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-# Versions and hashes, no index URLs. Run after changing dependencies in pyproject.toml.
+# Builds both images on a Debian made here and runs them, where buildah, debootstrap and root are to be had.
+image-check: $(READY)
+	$(BIN)/python docker/check.py prep
+	$(BIN)/python docker/check.py train
+
+# Versions and hashes, no index URLs. Run after changing dependencies in pyproject.toml. What bcd-prep computes
+# with has the same versions in all of them. build: what the wheel itself is built with, for the images.
+COMPILE := PYTHONPATH=.venv-lock .venv-lock/bin/uv pip compile --universal --python-version 3.11 --upgrade \
+  --generate-hashes --no-header --no-annotate --fork-strategy fewest
 lock:
 	$(PYTHON) -m pip install --quiet --target .venv-lock uv
-	for extra in dev prep; do \
-	  PYTHONPATH=.venv-lock .venv-lock/bin/uv pip compile pyproject.toml $$([ $$extra = prep ] || echo --extra $$extra) \
-	    --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --fork-strategy fewest --upgrade --output-file requirements-$$extra.lock; \
+	$(COMPILE) pyproject.toml --output-file requirements-prep.lock
+	for extras in dev gpu-cu12 gpu-cu13 "train-gpu onnx" "train-jax-gpu onnx"; do \
+	  $(COMPILE) pyproject.toml --constraint requirements-prep.lock $$(printf -- '--extra %s ' $$extras) \
+	    --output-file requirements-$${extras%% *}.lock || exit 1; \
 	done
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(COMPILE) - --output-file requirements-build.lock
 	rm -rf .venv-lock
 
 clean:

@@ -20,7 +20,8 @@ from preprocess.errors import UsageError
 
 _PEER_PACKAGES = (
     "dicomsdl", "opencv-python-headless", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm",
-    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13",
+    "cupy-cuda12x", "cupy-cuda13x", "monai", "torch", "itk",
 )  # fmt: skip
 
 

@@ -142,6 +142,8 @@ def _presence(module: str) -> tuple[str, str]:
     """A peer's name, and why it cannot take part (empty if it can)."""
     try:
         peer = peers.load(module)
+    except peers.NoGpu:
+        return module, "no GPU here"
     except ImportError as error:
         return module, f"not installed ({error.name or error})"
     lacking = [package for package in peer.PACKAGES if installed(package) is None]

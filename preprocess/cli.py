@@ -195,6 +195,7 @@ def report(out: Place) -> None:
 @main.command()
 @click.option("--gpu", "mode", flag_value="gpu", help="Exit 1 unless `run --gpu` can work.")
 @click.option("--cpu", "mode", flag_value="cpu", default="cpu", help="Exit 1 unless `run --cpu` can work.")
+@click.option("--train", "mode", flag_value="train", help="Exit 1 unless `bcd-train` can work.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also check the disk that OUT would be on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

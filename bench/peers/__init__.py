@@ -19,8 +19,17 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-PEERS = ("notebook", "pillow", "opencv", "imagecodecs", "dicomsdl", "dali")
+from bench.facts import installed
+
+PEERS = (
+    "notebook", "pillow", "opencv", "imagecodecs", "dicomsdl", "dali", "nvimagecodec", "monai", "monai_itk",
+    "dali_gpu",
+)  # fmt: skip
 """Modules of this package, in the order of tables."""
+
+
+class NoGpu(ImportError):
+    """Raised on import by a peer that works on GPUs only, where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,12 @@ class Peer(Protocol):
 
 
 def load(module: str) -> Peer:
-    """Import one peer. Raises ImportError where its packages are not installed."""
+    """Import one peer. Raises ImportError where its packages are not installed, NoGpu where that lacks."""
     if module not in PEERS:
         raise ValueError(f"no peer {module!r}: {', '.join(PEERS)}")
     return cast(Peer, import_module(f"bench.peers.{module}"))
+
+
+def either(*packages: str) -> str:
+    """Of packages that exclude each other the one that is installed; the first if none is."""
+    return next((name for name in packages if installed(name)), packages[0])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bench.peers import PeerBox, Picture
 
 FULL = 65535.0
-_THUMBNAIL_STEP = 8
+THUMBNAIL_STEP = 8
 _MARGIN_PX = 64
 _ABOVE_BACKGROUND = 20
 """Of 255: the fixed threshold of most notebooks."""
@@ -56,14 +56,14 @@ class Display:
 
 def window_last(values: Array, display: Display, height: int, width: int) -> Picture:
     """Find the breast on a thumbnail, crop and resize stored values, then window the result."""
-    thumbnail = display.apply(values[::_THUMBNAIL_STEP, ::_THUMBNAIL_STEP])
+    thumbnail = display.apply(values[::THUMBNAIL_STEP, ::THUMBNAIL_STEP])
     box = breast_box(thumbnail, values.shape)
     return letterboxed(resized(values, box, height, width), box, height, width, display.apply)
 
 
 def window_first(shown: Array, height: int, width: int) -> Picture:
     """Crop and resize an image that went through its window as a whole (0…65535)."""
-    thumbnail = shown[::_THUMBNAIL_STEP, ::_THUMBNAIL_STEP]
+    thumbnail = shown[::THUMBNAIL_STEP, ::THUMBNAIL_STEP]
     box = breast_box(thumbnail, shown.shape)
     return letterboxed(resized(shown, box, height, width), box, height, width, None)
 
@@ -76,7 +76,7 @@ def breast_box(thumbnail: Array, full: tuple[int, ...]) -> PeerBox:
     if count < 2:
         return PeerBox(0, 0, full[0], full[1], False)
     best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    left, top, columns, rows = (int(value) * _THUMBNAIL_STEP for value in stats[best][:4])
+    left, top, columns, rows = (int(value) * THUMBNAIL_STEP for value in stats[best][:4])
     breast, half = labels == best, mask.shape[1] // 2
     flipped = int(breast[:, half:].sum()) > int(breast[:, :half].sum())
     row, column = max(top - _MARGIN_PX, 0), max(left - _MARGIN_PX, 0)

@@ -10,12 +10,12 @@ import numpy as np
 import pydicom
 from nvidia.dali import Pipeline, fn, types
 
-from bench.peers import Picture
+from bench.peers import Picture, either
 from bench.peers._headers import display_of, encoded_frame
 from bench.peers._usual import window_last
 
 NAME = "DALI (CPU), window last"
-PACKAGES = ("nvidia-dali-cuda120", "pydicom", "opencv-python-headless")
+PACKAGES = (either("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "pydicom", "opencv-python-headless")
 
 
 def prepare(path: str, height: int, width: int) -> Picture:

@@ -13,6 +13,7 @@ from bench.measure import Measurement, Pass
 from bench.peers import PEERS, PeerBox
 from bench.results import begin
 from bench.results_report import table
+from preprocess import doctor_gpu
 from preprocess.config import ResultConfig
 
 SIZE = (64, 32)
@@ -42,7 +43,8 @@ def test_an_unknown_peer_is_refused() -> None:
 def test_nothing_of_the_product_and_of_help_imports_a_peer() -> None:
     code = (
         "import sys, preprocess.cli, preprocess.tasks, bench.cli, bench.commands;"
-        "print([m for m in sys.modules if m.startswith(('cv2', 'dicomsdl', 'nvidia', 'bench.peers.'))])"
+        "print([m for m in sys.modules if m.startswith("
+        "('cv2', 'dicomsdl', 'nvidia', 'cupy', 'monai', 'torch', 'itk', 'bench.peers.'))])"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -60,6 +62,38 @@ def test_a_peer_that_is_not_installed_is_reported(
     assert "not installed" in found.verdicts[1].note
     text = table(begin("peers", "x").finish("mix", found.measurements, 1, found.verdicts))
     assert "| dali | not installed" in text
+
+
+@pytest.mark.parametrize("module", ["dali_gpu", "nvimagecodec"])
+def test_a_peer_without_its_gpu_is_reported_as_such(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise OSError("no driver library")
+
+    monkeypatch.setattr(doctor_gpu, "load_driver", no_driver)
+    monkeypatch.delitem(sys.modules, f"bench.peers.{module}", raising=False)
+    pytest.importorskip("cv2")
+    assert compare._presence(module) == (module, "no GPU here")
+
+
+def test_of_packages_that_exclude_each_other_the_installed_one_is_named() -> None:
+    assert peers.either("no-such-package", "pydicom") == "pydicom"
+    assert peers.either("no-such-package", "nor-this") == "no-such-package"
+
+
+def test_the_gpu_peers_arithmetic_is_opencvs_area_filter() -> None:
+    """Run on NumPy: stretched to 16 bits as DALI does for 12, cropped, shrunk by matrices, windowed."""
+    usual = pytest.importorskip("bench.peers._usual", exc_type=ImportError)
+    from bench.peers._gpu import small_picture
+
+    row, column = np.mgrid[:800, :600]
+    inside = (row - 400) ** 2 / 300**2 + column**2 / 350**2 < 1
+    values = np.where(inside, 1500 + (row * 7 + column * 3) % 900, 20).astype(np.uint16)
+    stretched = np.rint(values * (65535 / 4095)).astype(np.uint16)
+    display = usual.Display(2048, 4096, "LINEAR", False)
+    wanted = usual.window_last(values, display, 256, 128)
+    given = small_picture(stretched, 12, display, (256, 128), np)
+    assert given.box == wanted.box
+    assert np.abs(given.pixels.astype(int) - wanted.pixels).max() <= 16  # half a stored value: OpenCV rounds
 
 
 def test_ours_at_full_decode_equals_the_reference(files: tuple[str, ...], tmp_path: Path) -> None:

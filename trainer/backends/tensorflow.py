@@ -216,7 +216,7 @@ class TensorFlowLearner(Learner):
     def averaged(self) -> Iterator[None]:
         """Put the average in the place of what it averages, and back. Before the first step there is none."""
         averages = self.optimizer.averages if int(self.optimizer.iterations.numpy()) else []
-        kept = [variable.numpy() for variable in self._live]
+        kept = [np.array(variable.numpy()) for variable in self._live]
         for variable, average in zip(self._live, averages, strict=bool(averages)):
             variable.assign(average.numpy())
         try:
@@ -232,8 +232,8 @@ class TensorFlowLearner(Learner):
         return [(f"{kind}/{number:04}", one) for kind, group in owned for number, one in enumerate(group)]
 
     def arrays(self) -> Arrays:
-        """The whole state."""
-        return tuple((name, np.asarray(variable.numpy())) for name, variable in self._state())
+        """The whole state, copied: NumPy's view of a variable changes with it."""
+        return tuple((name, np.array(variable.numpy())) for name, variable in self._state())
 
     def restore(self, arrays: Arrays) -> None:
         """Take up a state."""
@@ -247,7 +247,7 @@ class TensorFlowLearner(Learner):
     def weights(self) -> Arrays:
         """The model's variables, averaged."""
         with self.averaged():
-            return tuple((variable.path, variable.numpy()) for variable in self.model.variables)
+            return tuple((variable.path, np.array(variable.numpy())) for variable in self.model.variables)
 
     def finish(self, weights: Arrays) -> keras.Model:
         """The model, fit to be opened on one device and on other backends."""
