@@ -53,10 +53,16 @@ def batch_of(step: int, size: int, scale_up: float = 1.0) -> Batch:
 
 
 def build(job: Job) -> Any:
-    """A few layers of which one is named as the trainer's models name theirs."""
+    """A few layers of which one is named as the trainer's models name theirs.
+
+    No bias before BatchNorm: its gradient is rounding alone, which Adam would blow up.
+    """
     import keras
 
-    layers: list[Any] = [keras.Input((*SIZE, 1)), keras.layers.Conv2D(4, 3, name="backbone")]
+    layers: list[Any] = [
+        keras.Input((*SIZE, 1)),
+        keras.layers.Conv2D(4, 3, use_bias=job.norm == "none", name="backbone"),
+    ]
     layers += [keras.layers.BatchNormalization()] if job.norm == "batch" else []
     layers += [keras.layers.Activation("relu"), keras.layers.GlobalMaxPooling2D()]
     layers += [keras.layers.Dropout(job.dropout)] if job.dropout else []

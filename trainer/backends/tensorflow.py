@@ -2,13 +2,14 @@
 
 MirroredStrategy's traps are closed here: gradients are added up and clipped after the all-reduce, not before;
 parts of a batch are calls of their own instead of Keras's accumulation; shares are always equal; BatchNorm is
-synchronised; XLA is refused on several devices. Every device draws the same dropout masks for its share, so
+synchronised; XLA is refused on several devices; a process has one strategy. Every device draws the same dropout masks for its share, so
 one device and several agree exactly only with dropout 0.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ def prepare_devices(wanted: str, *, deterministic: bool) -> tuple[str, ...]:
     return pick_devices(wanted, names["GPU"], names["CPU"])
 
 
+@functools.cache
+def _strategy_of(devices: tuple[str, ...]) -> Any:
+    """One for all folds: TensorFlow takes collectives of a second one for those of the first."""
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.OneDeviceStrategy(devices[0])
+
+
 @dataclass(frozen=True, slots=True)
 class _Pending(PendingStep):
     results: tuple[Tensor, ...]
@@ -72,17 +81,12 @@ class TensorFlowLearner(Learner):
         self.parts = recipe.plan.parts
         if len(devices) > 1 and self._plan.jit:
             raise UsageError("--jit does not work on several devices with TensorFlow; --backend jax does")
-        several = len(devices) > 1
-        self._strategy = (
-            tf.distribute.MirroredStrategy(devices)
-            if several
-            else tf.distribute.OneDeviceStrategy(devices[0])
-        )
+        self._strategy = _strategy_of(devices)
         with self._strategy.scope():
             self.model = recipe.build()
         self._scale = tf.Variable(FIRST_SCALE if self._plan.scales else 1.0, trainable=False)
         self._good_steps = tf.Variable(0, trainable=False)
-        if several:
+        if len(devices) > 1:
             _synchronise(self.model, wanted=True)
         self.begin_phase(recipe.phase)
 
