@@ -2,8 +2,8 @@
 
 MirroredStrategy's traps are closed here: gradients are added up and clipped after the all-reduce, not before;
 parts of a batch are calls of their own instead of Keras's accumulation; shares are always equal; BatchNorm is
-synchronised; XLA is refused on several devices; a process has one strategy. Every device draws the same dropout masks for its share, so
-one device and several agree exactly only with dropout 0.
+synchronised; XLA is refused on several devices; a process has one strategy. Every device draws the same
+dropout masks for its share, so one device and several agree exactly only with dropout 0.
 """
 
 from __future__ import annotations
