@@ -85,6 +85,26 @@ def _tell(summary: FitSummary, *, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--format", "kind", required=True, type=click.Choice(("savedmodel", "onnx")),
+              help="TensorFlow's SavedModel, or ONNX.")  # fmt: skip
+@click.option("--fold", default=0, show_default=True, type=click.IntRange(0), help="Whose model.")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="New folder, or new file that ends in .onnx.  [default: RUN/export/fold=K…]")  # fmt: skip
+def export(run: Path, kind: str, fold: int, out: Path | None) -> None:
+    """Write the model of one fold of RUN for use without this program, checked against the Keras model."""
+    from trainer.backends.base import choose_backend
+    from trainer.config import Backend
+
+    choose_backend(Backend.TENSORFLOW)  # ONNX is made in a process of its own
+    from trainer.export import Format, export_run
+
+    name = f"fold={fold}.onnx" if kind == "onnx" else f"fold={fold}-savedmodel"
+    report = export_run(run, fold, Format(kind), out or run / "export" / name)
+    click.echo(f"{report.path}: {report.bytes} bytes, largest difference {report.max_abs_difference:.2e}")
+
+
+@main.command()
 def models() -> None:
     """List the models there are."""
     from trainer.architectures import architectures

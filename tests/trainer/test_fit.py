@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from preprocess import atomic
 from preprocess.tfrecord import read_records
@@ -286,3 +287,15 @@ def test_bags_and_auxiliary_heads_train_and_predict_every_view(dataset: Path, tm
     ):
         by_breast.setdefault((patient, side), set()).add(value)
     assert all(len(values) == 1 for values in by_breast.values())
+
+
+def test_export_writes_the_model_of_a_fold_with_its_preprocessing(run: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    out = tmp_path / "saved"
+    result = CliRunner().invoke(main, ["export", str(run), "--format", "savedmodel", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "largest difference" in result.output
+    assert (out / "assets.extra" / "preprocessing.json").is_file()
+    missing = CliRunner().invoke(main, ["export", str(run), "--format", "onnx", "--fold", "1"])
+    assert missing.exit_code == 2
