@@ -43,7 +43,7 @@ from trainer.interrupts import Interrupts
 from trainer.logs import Log, logs_of
 from trainer.metrics import scores
 from trainer.mixup import mixed
-from trainer.position import Position
+from trainer.position import Position, Tally
 from trainer.predictions import Level, Predictions
 from trainer.progress import Reporter
 from trainer.records import Floats, Split
@@ -158,6 +158,7 @@ class FoldTraining:
         self.learner, self.position = self._opened()
         self._pending: PendingStep | None = None
         self._overflows = 0
+        self._clock = (time.perf_counter(), 0.0)
         self._saved_at = time.monotonic()
 
     def run(self) -> FoldResult:
@@ -193,24 +194,20 @@ class FoldTraining:
             parts = parts_that_fit(learner, batch, job.execution.memory_limit, position.parts)
             self.report.note(f"a batch is gone through in {parts} parts, to fit --memory-limit")
             position = replace(position, parts=parts)
+        require_divisible(job.config.data.batch_size, len(job.devices), position.parts)
         learner.parts = position.parts
         return learner, position
 
     def _train_epoch(self) -> None:
         """Steps from where the epoch stands to its end."""
-        position, optimization = self.position, self.job.config.optimization
-        clock, waited = time.perf_counter(), self.batches.waited_s
-        batches = self.batches.iterate(position.epoch, position.tally.steps)
-        with contextlib.closing(batches):
-            for number, batch in enumerate(batches, position.tally.steps):
-                key = (optimization.seed, position.epoch, number)
+        begun, optimization = self.position, self.job.config.optimization
+        self._clock = (time.perf_counter(), self.batches.waited_s)
+        with contextlib.closing(self.batches.iterate(begun.epoch, begun.tally.steps)) as batches:
+            for number, batch in enumerate(batches, begun.tally.steps):
+                key = (optimization.seed, begun.epoch, number)
                 step = self.learner.step(mixed(batch, optimization.mixup, key, self.job.labels.heads))
                 self._settle()  # the step before, while the devices work on this one
                 self._pending = step
-                now, so_far = time.perf_counter(), self.batches.waited_s
-                tally = self.position.tally.took(now - clock, so_far - waited)
-                self.position = replace(self.position, tally=tally)
-                clock, waited = now, so_far
                 self._save_if_due()
         self._settle()
 
@@ -227,8 +224,13 @@ class FoldTraining:
                 f"the loss is no longer a number at {where}, learning rate {outcome.learning_rate:.3g}:"
                 " lower --learning-rate, raise --warmup-epochs, or use --precision float32"
             )
-        self.position = replace(self.position, tally=self.position.tally.add(outcome))
+        self.position = replace(self.position, tally=self._timed(self.position.tally.add(outcome)))
         self.report.step(self.position)
+
+    def _timed(self, tally: Tally) -> Tally:
+        """With the time since the last step was settled."""
+        (then, waited), self._clock = self._clock, (time.perf_counter(), self.batches.waited_s)
+        return tally.took(self._clock[0] - then, self._clock[1] - waited)
 
     def _validate_epoch(self) -> None:
         """Score the epoch, keep its weights if they are the best, and go on to the next."""
