@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from click.testing import CliRunner, Result
 
@@ -44,12 +47,20 @@ def curve(run: Path, fold: int = 0) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in TIMING} for line in lines]
 
 
-def learned(run: Path, fold: int = 0) -> list[tuple[tuple[int, ...], bytes]]:
-    """Shapes and bits of the saved model's variables."""
-    from trainer.models import load
+def learned(run: Path, fold: int = 0) -> dict[str, bytes]:
+    """Bits of the saved model's weights by place; opened without a backend, which would draw new seeds."""
+    found: dict[str, bytes] = {}
 
-    model = load(run / f"fold={fold}" / "model.keras")
-    return [(tuple(v.shape), np.asarray(v.numpy()).tobytes()) for v in model.variables if v.dtype != "uint32"]
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = np.asarray(item).tobytes()
+
+    with zipfile.ZipFile(run / f"fold={fold}" / "model.keras") as archive:
+        data = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(data, "r") as weights:
+        weights.visititems(note)
+    assert found
+    return found
 
 
 def everything(run: Path, fold: int = 0) -> tuple[Any, ...]:
