@@ -124,7 +124,7 @@ def test_another_config_or_dataset_is_refused_by_name(run: Path, dataset: Path, 
     assert "content of dataset: sha256" in one_line(other)
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bits(
     run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -134,8 +134,8 @@ def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bits(
     assert stopped.exit_code == 130, stopped.output
     assert "run the same command again" in stopped.output
     assert not (tmp_path / "run" / "run.json").exists()
-    [saved] = (tmp_path / "run" / "fold=0" / "checkpoint").glob("step-*.npz")
-    assert int(saved.stem[5:]) >= step
+    newest = max((tmp_path / "run" / "fold=0" / "checkpoint").glob("step-*.npz"))
+    assert int(newest.stem[5:]) == step
     resumed = fit(dataset, tmp_path / "run")
     assert resumed.exit_code == 0, resumed.output
     assert "going on from epoch" in resumed.output
