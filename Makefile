@@ -10,15 +10,16 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos fuzz fuzz-nightly models image-check lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models image-check lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/bcd-bench phantom $(DEMO)/phantoms --patients 8 --seed 1
 	$(BIN)/bcd-prep run $(DEMO)/phantoms --out $(DEMO)/dataset --format tfrecord --format parquet --format png
 	$(BIN)/bcd-prep verify $(DEMO)/dataset
+	$(BIN)/bcd-train fit $(DEMO)/dataset --out $(DEMO)/run --model resnet_tiny --weights none --epochs 3
 	@echo
-	@echo "Open $(DEMO)/dataset/report.html in a browser; the dataset is in $(DEMO)/dataset."
+	@echo "Open $(DEMO)/dataset/report.html in a browser; the dataset is in $(DEMO)/dataset, the model in $(DEMO)/run."
 
 test: $(READY) lint types imports pytest
 
@@ -34,6 +35,10 @@ imports: $(READY)
 
 pytest: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not gpu and not peers and not slow"
+
+# Twenty kill -9 at seeded moments of trainings.
+chaos-train: $(READY)
+	BCD_CHAOS=full $(BIN)/python -m pytest tests/chaos/test_kill_training.py
 
 # Long suites, of which `make test` runs a short cut with fixed seeds.
 chaos: $(READY)

@@ -216,6 +216,26 @@ def feed(dataset: str, out: Path | None, **options: object) -> None:
 
 
 @main.command()
+@click.argument("dataset", required=False)
+@click.option("--model", default="convnext_tiny", help="As of bcd-train.")
+@click.option("--size", default="1024x512", help="HEIGHTxWIDTH; the dataset's, if one is given.")
+@click.option("--batch-size", default=8, type=click.IntRange(1))
+@click.option("--precision", default="float32", help="float32, mixed_bfloat16 or mixed_float16.")
+@click.option("--backend", default="tensorflow", type=click.Choice(("tensorflow", "jax")))
+@click.option("--devices", default="all", help="As of bcd-train.")
+@click.option("--parts", default=1, type=click.IntRange(1), help="Parts of a batch, as --accumulate.")
+@click.option("--augment", default="light", help="Of the dataset's batches.")
+@click.option("--steps", default=10, type=click.IntRange(1), help="Steps of a pass.")
+@click.option("--repeats", default=3, type=click.IntRange(1), help="Passes, after one to warm up.")
+@_OUT
+def train(dataset: str | None, size: str, out: Path | None, **options: object) -> None:
+    """Training steps: images per second from memory and, with DATASET, from shards; wait share; memory."""
+    from bench import commands
+
+    _show(commands.train(dataset, size, options), out)
+
+
+@main.command()
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="For .md, .svg.")
 def report(results: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ Out: Results.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _PEER_PACKAGES = (
 
 
 _FEED_PACKAGES = ("albumentations", "opencv-python-headless", "tensorflow-cpu")
+_TRAIN_PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,19 @@ def feed(dataset: str, options: FeedOptions) -> Result:
     label = f"{options.augment}, batches of {options.batch_size}"
     label += f", {options.step_ms:g} ms a step" if options.step_ms else ""
     return begun.finish(label, measured, options.cores)
+
+
+def train(dataset: str | None, size: str, options: Mapping[str, object]) -> Result:
+    """Training steps."""
+    from bench import train as training  # imports Albumentations, which other commands do without
+
+    spec = training.TrainSpec(size=parse_size(size), **options)  # type: ignore[arg-type]  # by name
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    begun = begin("train", f"bcd-bench train {_names([dataset] if dataset else [])} --size {size} {words}",
+                  _TRAIN_PACKAGES)  # fmt: skip
+    measured = training.measure(spec, dataset)
+    label = f"{spec.model} {size}, {spec.precision}, batches of {spec.batch_size}, {spec.backend}"
+    return begun.finish(label, measured)
 
 
 def numbered(out: Path | None, result: Result) -> Path | None:

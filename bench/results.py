@@ -34,7 +34,7 @@ class Result:
     """One run of one benchmark."""
 
     kind: str
-    """decode, prep, peers, scale or feed."""
+    """decode, prep, peers, scale, feed or train."""
     label: str
     """What was done to what, for tables: `.90 → 1024x512`."""
     facts: MachineFacts

@@ -39,9 +39,10 @@ def write(folder: Path, out: Path) -> tuple[Path, ...]:
 
 def table(result: Result) -> str:
     """One result as a Markdown section."""
-    rows = {"peers": _peers, "prep": _prep, "decode": _decode, "scale": _scale, "feed": _feed}[result.kind](
-        result
-    )
+    tables = {
+        "peers": _peers, "prep": _prep, "decode": _decode, "scale": _scale, "feed": _feed, "train": _train,
+    }  # fmt: skip
+    rows = tables[result.kind](result)
     return "\n".join((f"### {result.kind}: {result.label}", "", *rows, "", *_facts(result)))
 
 
@@ -114,6 +115,16 @@ def _feed(result: Result) -> Iterator[str]:
         waits = median(dict(each.parts)["wait"] / each.wall_s for each in one.passes)
         memory = f"{one.peak_bytes / 1e6:.0f} MB"
         yield f"| {one.name} | {rate:.1f} | {cpu:.1f} | {faster} | {less} | {waits:.0%} | {memory} |"
+
+
+def _train(result: Result) -> Iterator[str]:
+    yield "| batches | images/s | ms per image | CPU ms per image | time without a batch | peak of a device |"
+    yield "|---|---|---|---|---|---|"
+    for one in result.measurements:
+        rate, cpu = one.items / one.wall.median, one.cpu.median * 1000 / one.items
+        waits = median(dict(each.parts)["wait"] / each.wall_s for each in one.passes)
+        memory = f"{one.peak_bytes / 1e6:.0f} MB"
+        yield f"| {one.name} | {rate:.2f} | {_ms(one.milliseconds)} | {cpu:.0f} | {waits:.1%} | {memory} |"
 
 
 def _refused(verdict: Verdict) -> str:

@@ -11,77 +11,30 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import traceback
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from preprocess import __version__
-from preprocess.atomic import describe
 from preprocess.config import LogFormat
-from preprocess.errors import BcdError, RunAborted, UsageError
-from preprocess.options import ENVIRONMENT, Where, execution_options, prep_config, result_options
+from preprocess.config_options import Where
+from preprocess.errors import RunAborted, UsageError
+from preprocess.exits import INTERRUPTS, DefaultGroup, tell_fault
+from preprocess.options import ENVIRONMENT, execution_options, prep_config, result_options
 from preprocess.places import Place, size_of
 
 if TYPE_CHECKING:
     from preprocess.runner import RunSummary
 
-EXIT_ABORTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class DefaultRun(click.Group):
-    """`bcd-prep INPUT --out OUT` means `bcd-prep run INPUT --out OUT`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `run` in front unless a command or a group option comes first."""
-        own = {"--help", "-h", "--version"}
-        if args and args[0] not in self.commands and args[0] not in own:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Turn the exception tree into exit codes and one clear line."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            for number in _INTERRUPTS:  # a second Ctrl-C must not turn this exit into another
-                signal.signal(number, signal.SIG_IGN)
-            _say("interrupted; run the same command again to finish")
-            ctx.exit(EXIT_INTERRUPTED)
-        except UsageError as error:
-            _fail(ctx, error, EXIT_USAGE)
-        except BcdError as error:
-            _fail(ctx, error, EXIT_ABORTED)
-        except OSError as error:  # its own text quotes a path, which may name a patient
-            _fail(ctx, RunAborted(describe(error)), EXIT_ABORTED)
-
-
-def _fail(ctx: click.Context, error: BcdError, code: int) -> NoReturn:
-    _say(f"Error: {error}")
-    ctx.exit(code)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be gone; the exit code is still worth having
-        click.echo(line, err=True)
-
-
-def _tell_fault(kind: type[BaseException], _: BaseException, trace: TracebackType | None) -> None:
-    """A traceback without the exception's text, which may quote a header."""
-    frames = "".join(traceback.format_tb(trace))
-    _say(f"{frames}internal fault: {kind.__name__} (its text is withheld); please report this")
-
 
 @click.group(
-    cls=DefaultRun, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(__version__, prog_name="bcd-prep")
 def main() -> None:
     """Turn mammography DICOM into model-ready, sharded datasets. `run` is the default command."""
-    sys.excepthook = _tell_fault
+    sys.excepthook = tell_fault
 
 
 @main.command()
@@ -107,7 +60,7 @@ def run(
     if not inputs:
         raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
     _require_cpu(gpu=config.execution.gpu)
-    for number in _INTERRUPTS:
+    for number in INTERRUPTS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
             signal.signal(number, _interrupt)
     from preprocess.planning import RunRequest

@@ -38,8 +38,8 @@ def encode_example(features: Mapping[str, FeatureValue]) -> bytes:
     for name in sorted(features, key=lambda text: text.encode()):
         value = features[name]
         if value is not None:
-            entries.append(_field(1, _field(1, name.encode()) + _field(2, _feature(value))))
-    return _field(1, b"".join(entries))
+            entries.append(field(1, field(1, name.encode()) + field(2, _feature(value))))
+    return field(1, b"".join(entries))
 
 
 def frame_record(data: bytes) -> bytes:
@@ -125,7 +125,8 @@ def _crc(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Protobuf's base-128 number."""
     number &= 0xFFFFFFFFFFFFFFFF  # negative int64 travel as ten bytes of two's complement
     out = bytearray()
     while number >= 0x80:
@@ -135,16 +136,17 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | _DELIMITED) + _varint(len(data)) + data
+def field(number: int, data: bytes) -> bytes:
+    """A length-delimited field: message, string or bytes."""
+    return varint(number << 3 | _DELIMITED) + varint(len(data)) + data
 
 
 def _feature(value: int | float | str | bytes) -> bytes:
     if isinstance(value, float):
-        return _field(_FLOAT_LIST, _field(1, struct.pack("<f", value)))
+        return field(_FLOAT_LIST, field(1, struct.pack("<f", value)))
     if isinstance(value, int):
-        return _field(_INT64_LIST, _field(1, _varint(value)))
-    return _field(_BYTES_LIST, _field(1, value.encode() if isinstance(value, str) else value))
+        return field(_INT64_LIST, field(1, varint(value)))
+    return field(_BYTES_LIST, field(1, value.encode() if isinstance(value, str) else value))
 
 
 def _read_varint(data: Bytes, at: int) -> tuple[int, int]:

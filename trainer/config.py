@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from preprocess.config import LogFormat
 
 
 class Loss(StrEnum):
@@ -43,6 +47,13 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     MIXED_BFLOAT16 = "mixed_bfloat16"
     MIXED_FLOAT16 = "mixed_float16"
+
+
+class Backend(StrEnum):
+    """Keras backends that training is proven on."""
+
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
 
 
 class Pooling(StrEnum):
@@ -147,6 +158,7 @@ class OptimizationConfig(_Frozen):
     mixup: float = Field(0.0, ge=0, le=4, description="Mixup's Beta parameter; 0: none.")
     clip_norm: float = Field(1.0, ge=0, description="Global norm that gradients are clipped to; 0: never.")
     accumulate: int = Field(1, ge=1, le=256, description="Parts a global batch is gone through in.")
+    backend: Backend = Field(Backend.TENSORFLOW, description="Keras backend; it draws the initial weights.")
     precision: Precision = Field(Precision.FLOAT32, description="Keras dtype policy.")
     monitor: Monitor = Field(Monitor.BREAST_PR_AUC, description="Metric that chooses the best checkpoint.")
     patience: int = Field(0, ge=0, description="Epochs without a better metric before stopping; 0: never.")
@@ -168,29 +180,43 @@ class TrainConfig(_Frozen):
         """The resume key: hex sha256 of the canonical JSON."""
         return hashlib.sha256(self.as_json().encode()).hexdigest()
 
+    def flat(self) -> dict[str, Any]:
+        """Every field by its own name, as JSON: what config.yaml holds and --config reads."""
+        sections = self.model_dump(mode="json")
+        return {name: value for section in sections.values() for name, value in section.items()}
 
-class Backend(StrEnum):
-    """Keras backends that training is proven on."""
-
-    TENSORFLOW = "tensorflow"
-    JAX = "jax"
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> Self:
+        """The config that `flat` was taken from. Raises pydantic.ValidationError or KeyError."""
+        return cls.model_validate(
+            {
+                section: {name: values[name] for name in type(default).model_fields}
+                for section, default in (
+                    ("data", DataConfig()),
+                    ("model", ModelConfig()),
+                    ("optimization", OptimizationConfig()),
+                )
+            }
+        )
 
 
 class ExecutionConfig(_Frozen):
     """How a training is carried out."""
 
-    backend: Backend = Field(Backend.TENSORFLOW, description="Keras backend.")
-    devices: str = Field("all", description="all, cpu, or numbers such as 0,1.")
+    fold: str = Field("0", pattern="^(all|[0-9]+)$", description="Fold that validates, or all in turn.")
+    devices: str = Field(
+        "all", pattern=r"^(all|cpu|\d+(,\d+)*)$", description="all, cpu, or numbers such as 0,1."
+    )
     data_workers: int = Field(0, ge=0, description="Threads that read and augment; 0: one per core.")
     deterministic: bool = Field(False, description="Bit-reproducible operations, where slower ones exist.")
     jit: bool = Field(False, description="Compile the step with XLA (JAX always does).")
     memory_limit: int | None = Field(
         None,
         ge=1,
-        description="Bytes a device may use: the parts of a batch are chosen to fit. [default: off]",
+        description="Bytes a device may use: a batch is gone through in as many parts as it takes.",
     )
     checkpoint_minutes: float = Field(10.0, gt=0, description="Time between checkpoints within an epoch.")
-    log_format: str = Field("text", pattern="^(text|json)$", description="text or json (one object a line).")
-    overwrite: bool = Field(False, description="Replace a run made with another config.")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="text or json (one object a line).")
+    overwrite: bool = Field(False, description="Replace a run made with another config or dataset.")
     tensorboard: bool = Field(True, description="Write TensorBoard event files.")
     mlflow: str | None = Field(None, description="MLflow tracking URI (needs the mlflow extra).")
