@@ -23,6 +23,7 @@ from preprocess.config_options import Where
 from preprocess.errors import UsageError
 from preprocess.exits import DefaultGroup, tell_fault
 from preprocess.places import Place
+from trainer.commands import AFTER_TRAINING, make_report
 from trainer.options import ENVIRONMENT, train_config, train_options
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def fit(ctx: click.Context, /, dataset: Place | None, out: Path, **_: object) ->
         summary = train(FitRequest(dataset, out, config, execution), report, interrupts)
     with contextlib.suppress(BrokenPipeError):  # whoever read it has seen enough; the run is done
         _tell(summary, as_json=execution.log_format is LogFormat.JSON)
+    if not (summary.was_finished and (out / "report.html").exists()):
+        path = make_report(out, quiet=execution.log_format is LogFormat.JSON)
+        click.echo(f"{path} shows what it is worth", err=execution.log_format is LogFormat.JSON)
 
 
 def _tell(summary: FitSummary, *, as_json: bool) -> None:
@@ -125,6 +129,10 @@ def augment(preset: str, out: Path | None) -> None:
         click.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
+
+
+for command in AFTER_TRAINING:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

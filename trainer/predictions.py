@@ -91,6 +91,10 @@ class Predictions:
         """Several tables below each other."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
+    def where(self, mask: npt.NDArray[np.bool_]) -> Self:
+        """The rows where the mask (n,) is True."""
+        return type(self)(*(getattr(self, f.name)[mask] for f in fields(self)))
+
     def __len__(self) -> int:
         return len(self.source)
 

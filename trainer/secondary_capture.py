@@ -1,0 +1,70 @@
+"""A picture as a DICOM Secondary Capture that belongs to the study it explains.
+
+In:  an RGB picture, the Instance that it was made from, what it shows in words.
+Out: the bytes of a DICOM file (PS3.3 A.8.1). Nothing that names a person: Patient ID is kept, as predictions
+     keep it; UIDs follow from those of the source, so that doing it again gives the same object.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from preprocess import __version__
+from preprocess.records import Instance
+
+
+def secondary_capture(picture: npt.NDArray[np.uint8], instance: Instance, words: str) -> bytes:
+    """Wrap `picture` (rows, columns, 3) uint8.
+
+    words: becomes Derivation Description (0008,2111), and with the source's hash the UIDs.
+    """
+    source = instance.sop_instance_uid
+    made_of = [instance.file_sha256, words]
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=["instance", *made_of])
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyInstanceUID = instance.study_instance_uid or generate_uid(entropy_srcs=["study", *made_of])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["series", dataset.StudyInstanceUID, words])
+    dataset.PatientName, dataset.PatientID = "", instance.identity.patient_id
+    dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyDate = dataset.StudyTime = ""
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.StudyID = ""
+    dataset.Modality, dataset.ConversionType = "OT", "WSD"
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.Manufacturer, dataset.SoftwareVersions = "bcd-mammography", __version__
+    dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    dataset.DerivationDescription = words
+    dataset.BurnedInAnnotation = "NO"
+    if instance.identity.laterality:
+        dataset.ImageLaterality = instance.identity.laterality
+    if source:
+        dataset.SourceImageSequence = Sequence([_reference(source)])
+    _pixels(dataset, picture)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _reference(uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image Storage
+    item.ReferencedSOPInstanceUID = uid
+    return item
+
+
+def _pixels(dataset: Dataset, picture: npt.NDArray[np.uint8]) -> None:
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = picture.shape
+    dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    data = np.ascontiguousarray(picture).tobytes()
+    dataset.PixelData = data + b"\0" * (len(data) % 2)
