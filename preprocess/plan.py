@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -24,7 +23,7 @@ from preprocess.config import ResultConfig
 from preprocess.errors import REJECT_CODES, UsageError
 from preprocess.folds import PatientFacts, assign_folds
 from preprocess.packed import Packed, only_sources, pack_scanned, recurring
-from preprocess.records import Label, LabelColumn, LabelValue, Reject, ScannedFile, SourceFile
+from preprocess.records import Label, LabelColumn, Reject, ScannedFile, SourceFile
 from preprocess.schema import COLUMN_NAMES
 
 _BINARY = (0, 1)
@@ -69,14 +68,14 @@ def positive_label(label_columns: Sequence[LabelColumn], values: Iterable[Sequen
 
     `cancer` if all its values are 0, 1 or absent, else the first column of which that is true.
     """
-    seen: dict[str, set[LabelValue]] = defaultdict(set)
+    binary: dict[str, bool] = {}
     for labels in values:
         for label in labels:
             if label.value is not None:
-                seen[label.name].add(label.value)
+                binary[label.name] = binary.get(label.name, True) and label.value in _BINARY
     names = [column.name for column in label_columns]
     preferred = [name for name in names if name == "cancer"] + names
-    return next((name for name in preferred if seen[name] and all(v in _BINARY for v in seen[name])), None)
+    return next((name for name in preferred if binary.get(name)), None)
 
 
 def is_positive(labels: Sequence[Label], name: str | None) -> bool | None:
