@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+from preprocess._read import read_bytes as read_input
 from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file
 from preprocess.config import ResultConfig
-from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, UsageError
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, RejectedInput, RunAborted, UsageError
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import (
     JOURNALS,
     MANIFEST,
+    RUN,
+    STAMPS,
     Manifest,
     files_are_whole,
     iterate_rows,
@@ -33,6 +38,7 @@ from preprocess.manifest import (
 from preprocess.packed import PlainCodec
 from preprocess.places import Place, files_below, name_below, names_in, read_bytes, size_of
 from preprocess.plan import ShardPlan, utf8_key
+from preprocess.records import SourceFile
 from preprocess.results import ShardResult, storable_text
 from preprocess.schema import InstanceRow, RowCodec
 from preprocess.spill import Results, Sorted
@@ -71,10 +77,14 @@ def load_finished(
     manifest = _manifest_of(out) if complete else None
     results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else iter(())
     results = results if complete else _of_journals(out)
+    by_name = {plan.name: plan for plan in plans}
     finished = Results(
-        result
+        replace(result, stamp=by_name[result.name].stamp())
         for result in results
-        if keys.get(result.name) == result.key and _is_settled(result) and files_are_whole(out, result)
+        if keys.get(result.name) == result.key
+        and _is_settled(result)
+        and _is_of_these_inputs(result, by_name[result.name], config)
+        and files_are_whole(out, result)
     )
     if not (manifest and len(finished) == len(plans) == len(manifest.shards)):
         reopen(out, finished.values())
@@ -85,6 +95,23 @@ def load_finished(
 def _is_settled(result: ShardResult) -> bool:
     """False if an input that the scan could read could not be read a moment later: that may pass."""
     return not any(row.reject_code == "unreadable" for row in result.rows)
+
+
+def _is_of_these_inputs(result: ShardResult, plan: ShardPlan, config: ResultConfig) -> bool:
+    """False if an input was replaced by another of the same size: its time differs, and so does its hash."""
+    if plan.stamp() in ("", result.stamp):
+        return True
+    return all(
+        row.file_sha256 is not None and row.file_sha256 == _sha256_of(source, config.max_file_bytes)
+        for row, source in zip(result.rows, plan.sources, strict=True)
+    )
+
+
+def _sha256_of(source: SourceFile, max_bytes: int) -> str | None:
+    try:
+        return hashlib.sha256(read_input(source, max_bytes)).hexdigest()
+    except RejectedInput:
+        return None
 
 
 def _of_journals(out: Place) -> Iterator[ShardResult]:
@@ -113,6 +140,7 @@ def _of_manifest(
     """Results of a complete dataset's shards that are as planned; none if it is damaged."""
     shards = {shard.name: shard for shard in manifest.shards if keys.get(shard.name) == shard.key}
     planned = [plan for plan in plans if plan.name in shards]
+    stamps = _stamps(out)
     places = Sorted(
         PlainCodec(),
         (
@@ -131,7 +159,18 @@ def _of_manifest(
     for number, group in members:
         shard, of_shard = shards[planned[number].name], tuple(row for _, row in group)
         if len(of_shard) == len(planned[number].sources):
-            yield ShardResult(shard.name, shard.fold, shard.key, of_shard, shard.files, shard.statistics)
+            stamp = stamps.get(shard.name, "")
+            yield ShardResult(
+                shard.name, shard.fold, shard.key, of_shard, shard.files, shard.statistics, stamp
+            )
+
+
+def _stamps(out: Place) -> dict[str, str]:
+    """What run.json says of the shards' inputs; nothing if it is not there or not whole."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stamps = json.loads(read_bytes(out / RUN)).get(STAMPS, {})
+        return {str(name): str(stamp) for name, stamp in stamps.items()}
+    return {}
 
 
 def _placed(

@@ -73,6 +73,9 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 INSTANCES = "instances.parquet"
+RUN = "run.json"
+STAMPS = "input_stamps"
+"""In run.json: shard → `ShardResult.stamp`, for the next run on the same dataset."""
 JOURNALS = ".bcd/shards"
 _SEAL = b',\n "sha256": '
 
@@ -187,6 +190,7 @@ def reopen(out: Place, keep: Iterable[ShardResult]) -> None:
         write_journal(out, result)
     remove_file(out / MANIFEST)
     remove_file(out / INSTANCES)
+    remove_file(out / RUN)
 
 
 def files_are_there(out: Place, result: ShardResult) -> bool:

@@ -216,13 +216,13 @@ class ScannedCodec:
         source = self.sources.dump(value.source)
         same = value.identity == value.source.identity
         identity = None if same else self.sources.dump_identity(value.identity)
-        return source, identity, value.sop_instance_uid, value.file_bytes
+        return source, identity, value.sop_instance_uid, value.file_bytes, value.modified_ns
 
     def load(self, plain: Plain) -> ScannedFile:
         """Put together again."""
         source = self.sources.load(plain[0])
         identity = source.identity if plain[1] is None else self.sources.load_identity(plain[1])
-        return ScannedFile(source, identity, plain[2], plain[3])
+        return ScannedFile(source, identity, *plain[2:])
 
 
 class SourceOfScannedCodec:

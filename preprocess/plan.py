@@ -40,6 +40,8 @@ class ShardPlan:
     sources: Sequence[SourceFile] = field(repr=False)
     file_bytes: Sequence[int] = field(repr=False)
     label_columns: tuple[LabelColumn, ...] = field(default=(), repr=False)
+    modified_ns: Sequence[int] = field(default=(), repr=False)
+    """When each input was last written, 0 where nobody knows; empty if nobody knows of any."""
 
     def unpacked(self) -> ShardPlan:
         """The same plan with its sources as values, to be handed to a worker."""
@@ -56,6 +58,12 @@ class ShardPlan:
             labels = [[label.name, label.value] for label in source.labels]
             parts.append([source.source, source.member, size, identity, labels])
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+    def stamp(self) -> str:
+        """Tells whether inputs were written to since: a hash of their times, empty if none is known."""
+        if not any(self.modified_ns):
+            return ""
+        return hashlib.sha256(array("q", self.modified_ns).tobytes()).hexdigest()[:16]
 
 
 def utf8_key(text: str) -> bytes:
@@ -204,4 +212,5 @@ def _plan(name: str, fold: int, files: Packed[ScannedFile], labels: tuple[LabelC
         sources=only_sources(files),
         file_bytes=array("Q", (file.file_bytes for file in files)),
         label_columns=labels,
+        modified_ns=array("q", (file.modified_ns for file in files)),
     )

@@ -111,6 +111,8 @@ class ShardResult:
     rows: tuple[InstanceRow, ...] = field(repr=False)
     files: tuple[ShardFile, ...] = field(repr=False)
     statistics: PixelStatistics = field(repr=False)
+    stamp: str = field(default="", repr=False)
+    """`ShardPlan.stamp` of the inputs as the scan saw them; in journals and run.json only."""
 
     def to_json(self) -> bytes:
         """The journal's form."""

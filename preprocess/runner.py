@@ -27,7 +27,7 @@ from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
 from preprocess.locks import Lock
-from preprocess.manifest import INSTANCES, MANIFEST, finish, require_files
+from preprocess.manifest import INSTANCES, MANIFEST, RUN, STAMPS, finish, require_files
 from preprocess.parquet import read_sources
 from preprocess.places import Place, size_of
 from preprocess.plan import ShardPlan
@@ -122,7 +122,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     if executor.record.lost:
         reporter.note(executor.record.as_text())
     try:
-        _write_run_json(request, summary, started, dict(seconds), executor.record)
+        stamps = {result.name: result.stamp for result in results if result.stamp}
+        _write_run_json(request, summary, started, dict(seconds), executor.record, stamps)
         write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
     except (BcdError, OSError) as error:
         raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
@@ -214,7 +215,12 @@ def _summary(
 
 
 def _write_run_json(
-    request: RunRequest, summary: RunSummary, started: datetime, stages: dict[str, float], record: Record
+    request: RunRequest,
+    summary: RunSummary,
+    started: datetime,
+    stages: dict[str, float],
+    record: Record,
+    stamps: dict[str, str],
 ) -> None:
     document = {
         "started": started.isoformat(timespec="seconds"),
@@ -230,9 +236,10 @@ def _write_run_json(
             "python": platform.python_version(),
         },
         "versions": {name: _version(name) for name in _PACKAGES},
+        STAMPS: stamps,
         "stages": {name: round(value, 3) for name, value in sorted(stages.items())},
     }
-    output.write_json(request.out / "run.json", document)
+    output.write_json(request.out / RUN, document)
 
 
 def _version(package: str) -> str | None:
