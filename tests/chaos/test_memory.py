@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ import pytest
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.executors.local import LocalExecutor
-from preprocess.planning import RunRequest, make_plan
+from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Silent
-from preprocess.records import ScannedFile
 from preprocess.runner import run
-from preprocess.tasks import ScanTask
+from tests.chaos.answering import Answering, Preparing
 from tests.chaos.crowds import crowd, rss_bytes
 from tests.instances import smooth
 
@@ -31,30 +30,15 @@ LIMIT = 1_000_000_000
 DRIVER_AT_REST = 200_000_000
 IMAGES = 2_000 if FULL else 240
 PER_SHARD = 20
-ROW_BYTES = 5_000
-"""What the driver may keep of an image until the end: its row."""
 
 _DRY_RUN = """
 import atexit, sys
 from preprocess.cli import main
+from tests.chaos.answering import Answering, Preparing
 from tests.chaos.crowds import peak_rss_bytes
 atexit.register(lambda: print("peak", peak_rss_bytes()))
 main(sys.argv[1:])
 """
-
-
-class Answering:
-    """An executor that knows what a scan of `crowd`'s files gives, and does not open them."""
-
-    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        for task in tasks:
-            assert isinstance(task, ScanTask)
-            yield tuple(
-                ScannedFile(
-                    source, source.identity, f"1.2.826.0.1.3680043.8.498.{source.identity.image_id}", 900
-                )
-                for source in task.sources
-            )
 
 
 def peak_of_planning(root: Path, out: Path) -> int:
@@ -75,6 +59,37 @@ def test_planning_a_million_inputs_would_take_less_than_a_gigabyte(tmp_path: Pat
     second = peak_of_planning(crowd(tmp_path / "many", many), tmp_path / "out")
     per_input = (second - first) / (many - few)
     assert DRIVER_AT_REST + per_input * 1_000_000 < LIMIT, f"{per_input:.0f} bytes an input"
+
+
+def peak_of_running(root: Path, out: Path, patch: pytest.MonkeyPatch) -> int:
+    """The most that a whole run takes in the driver above what it took for the plan."""
+    held: list[int] = []
+
+    def planned(*arguments: Any) -> Plan:
+        plan = make_plan(*arguments)
+        tracemalloc.reset_peak()
+        held.append(tracemalloc.get_traced_memory()[0])
+        return plan
+
+    patch.setattr("preprocess.runner.LocalExecutor", Preparing)
+    patch.setattr("preprocess.runner.make_plan", planned)
+    tracemalloc.start()
+    try:
+        config = PrepConfig(execution=ExecutionConfig(max_rejected="100%"))
+        assert run(RunRequest((str(root),), out, config=config)).exit_code == 0
+        return tracemalloc.get_traced_memory()[1] - held[0]
+    finally:
+        tracemalloc.stop()
+
+
+def test_while_a_million_images_are_prepared_the_driver_keeps_next_to_nothing_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = 1_500, 4_500
+    first = peak_of_running(crowd(tmp_path / "few", few), tmp_path / "one", monkeypatch)
+    second = peak_of_running(crowd(tmp_path / "many", many), tmp_path / "two", monkeypatch)
+    per_image = (second - first) / (many - few)
+    assert per_image < 300, f"{per_image:.0f} bytes an image"
 
 
 @pytest.mark.skipif(not FULL, reason="make chaos: minutes")
@@ -157,4 +172,4 @@ def test_neither_worker_nor_driver_grow_with_the_images_done(
     record_property("worker", scales.worker)
     record_property("driver", scales.driver)
     assert growth(scales.worker) < 3_000_000
-    assert growth(scales.driver) < ROW_BYTES * IMAGES / 2
+    assert growth(scales.driver) < 1_000_000
