@@ -169,7 +169,7 @@ def read_instances(path: Place) -> Iterator[dict[str, LabelValue]]:
 def read_sources(path: Place) -> Iterator[str]:
     """The column `source` of instances.parquet. Raises DatasetDamaged like read_shard."""
     with (
-        _reading(path),
+        reading(path),
         open_bytes(path) as stream,
         pq.ParquetFile(stream, page_checksum_verification=True) as file,
     ):
