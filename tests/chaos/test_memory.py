@@ -9,7 +9,6 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +16,10 @@ import pytest
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.executors.local import LocalExecutor
-from preprocess.planning import Plan, RunRequest, make_plan
+from preprocess.planning import RunRequest, make_plan
 from preprocess.progress import Silent
 from preprocess.runner import run
-from tests.chaos.answering import Answering, Preparing
+from tests.chaos.answering import Answering
 from tests.chaos.crowds import crowd, rss_bytes
 from tests.instances import smooth
 
@@ -34,7 +33,7 @@ PER_SHARD = 20
 _DRY_RUN = """
 import atexit, sys
 from preprocess.cli import main
-from tests.chaos.answering import Answering, Preparing
+from tests.chaos.answering import Answering
 from tests.chaos.crowds import peak_rss_bytes
 atexit.register(lambda: print("peak", peak_rss_bytes()))
 main(sys.argv[1:])
@@ -59,37 +58,6 @@ def test_planning_a_million_inputs_would_take_less_than_a_gigabyte(tmp_path: Pat
     second = peak_of_planning(crowd(tmp_path / "many", many), tmp_path / "out")
     per_input = (second - first) / (many - few)
     assert DRIVER_AT_REST + per_input * 1_000_000 < LIMIT, f"{per_input:.0f} bytes an input"
-
-
-def peak_of_running(root: Path, out: Path, patch: pytest.MonkeyPatch) -> int:
-    """The most that a whole run takes in the driver above what it took for the plan."""
-    held: list[int] = []
-
-    def planned(*arguments: Any) -> Plan:
-        plan = make_plan(*arguments)
-        tracemalloc.reset_peak()
-        held.append(tracemalloc.get_traced_memory()[0])
-        return plan
-
-    patch.setattr("preprocess.runner.LocalExecutor", Preparing)
-    patch.setattr("preprocess.runner.make_plan", planned)
-    tracemalloc.start()
-    try:
-        config = PrepConfig(execution=ExecutionConfig(max_rejected="100%"))
-        assert run(RunRequest((str(root),), out, config=config)).exit_code == 0
-        return tracemalloc.get_traced_memory()[1] - held[0]
-    finally:
-        tracemalloc.stop()
-
-
-def test_while_a_million_images_are_prepared_the_driver_keeps_next_to_nothing_of_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few, many = 1_500, 4_500
-    first = peak_of_running(crowd(tmp_path / "few", few), tmp_path / "one", monkeypatch)
-    second = peak_of_running(crowd(tmp_path / "many", many), tmp_path / "two", monkeypatch)
-    per_image = (second - first) / (many - few)
-    assert per_image < 300, f"{per_image:.0f} bytes an image"
 
 
 @pytest.mark.skipif(not FULL, reason="make chaos: minutes")
