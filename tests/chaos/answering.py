@@ -1,4 +1,4 @@
-"""An executor that knows what workers would say about `crowd`'s files: the driver's memory, without the work."""
+"""An executor that knows what scans of `crowd` say: the driver's memory, without the work."""
 
 from __future__ import annotations
 
