@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models image-check lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores image-check lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -53,6 +53,11 @@ fuzz: $(READY)
 
 fuzz-nightly: $(READY)
 	BCD_FUZZ_MUTANTS=100000 $(BIN)/python -m pytest tests/fuzz
+
+# OUT in S3, against a server on this machine. Its packages are not in the lock file.
+stores: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[stores]"
+	$(BIN)/python -m pytest tests/stores
 
 $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

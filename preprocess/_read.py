@@ -60,6 +60,16 @@ def read_prefix(source: SourceFile, max_bytes: int, wanted: int) -> tuple[bytes,
     return data, size
 
 
+def modified_ns(source: SourceFile) -> int:
+    """When an input's file (of a member: its archive) was last written; 0 for URLs and what is gone."""
+    if "://" in source.path:
+        return 0
+    try:
+        return os.stat(source.path).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _read(stream: IO[bytes], wanted: int) -> bytes:
     """Read until `wanted` bytes or the end: remote and zip streams may return less at a time."""
     first = stream.read(wanted)

@@ -119,6 +119,16 @@ class Index:
         return None
 
 
+def missing_from(texts: Sequence[str], others: Iterable[str]) -> list[str]:
+    """Those of many different texts that are not among the others."""
+    index, found = Index(texts), bytearray(len(texts))
+    for other in others:
+        at = index.find(other)
+        if at is not None:
+            found[at] = 1
+    return [texts[at] for at, is_there in enumerate(found) if not is_there]
+
+
 def compact(values: list[T]) -> Sequence[T]:
     """The values, in less memory if they are many texts."""
     if len(values) < _MANY or not all(type(value) is str for value in values):

@@ -33,7 +33,7 @@ from preprocess._encapsulation import (
 )
 from preprocess._identity import read_identity, reject_non_images, uid, without_pixels
 from preprocess._image_header import read_image_header
-from preprocess._read import read_bytes, read_prefix
+from preprocess._read import modified_ns, read_bytes, read_prefix
 from preprocess._voi_header import read_modality_transform, read_padding, read_voi
 from preprocess.config import ResultConfig
 from preprocess.errors import RejectedInput
@@ -85,7 +85,7 @@ def scan(source: SourceFile, config: ResultConfig) -> ScannedFile:
     def sha256() -> str:
         return hashlib.sha256(read_bytes(source, config.max_file_bytes)).hexdigest()
 
-    wanted = _PREFIX_BYTES
+    wanted, modified = _PREFIX_BYTES, modified_ns(source)
     while True:
         data, size = read_prefix(source, config.max_file_bytes, wanted)
         try:
@@ -93,7 +93,7 @@ def scan(source: SourceFile, config: ResultConfig) -> ScannedFile:
         except Incomplete:
             wanted *= _PREFIX_GROWTH
         else:
-            return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size)
+            return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size, modified)
 
 
 def parse(source: SourceFile, config: ResultConfig) -> Instance:

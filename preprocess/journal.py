@@ -10,28 +10,40 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
+from preprocess._read import read_bytes as read_input
 from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file
 from preprocess.config import ResultConfig
-from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, UsageError
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, RejectedInput, RunAborted, UsageError
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import (
     JOURNALS,
     MANIFEST,
+    RUN,
+    STAMPS,
     Manifest,
     files_are_whole,
+    iterate_rows,
     journal_of,
     read_manifest,
-    read_rows,
     reopen,
 )
+from preprocess.packed import PlainCodec
 from preprocess.places import Place, files_below, name_below, names_in, read_bytes, size_of
-from preprocess.plan import ShardPlan
+from preprocess.plan import ShardPlan, utf8_key
+from preprocess.records import SourceFile
 from preprocess.results import ShardResult, storable_text
+from preprocess.schema import InstanceRow, RowCodec
+from preprocess.spill import Results, Sorted
 
+_PLACE = struct.Struct(">QQ")  # sorts as the pair of numbers does
 _DATA_FILE = re.compile(r"fold=\d+/part-\d{5,}\.(tfrecord|parquet)|images/[^/]+/[^/]+\.png")
 
 
@@ -48,7 +60,7 @@ def shard_key(plan: ShardPlan, config: ResultConfig, pseudonyms: Pseudonyms) -> 
 
 def load_finished(
     out: Place, plans: Sequence[ShardPlan], config: ResultConfig, pseudonyms: Pseudonyms | None = None
-) -> dict[str, ShardResult]:
+) -> Results:
     """Finished shards by name: those whose key matches and whose files are still what was written.
 
     Not those with an input that could not be read: the next run tries it again.
@@ -63,14 +75,21 @@ def load_finished(
     with aborting_on_io_error(out / MANIFEST):
         complete = size_of(out / MANIFEST) is not None
     manifest = _manifest_of(out) if complete else None
-    results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else []
+    results = _of_manifest(out, manifest, plans, keys, pseudonyms) if manifest else iter(())
     results = results if complete else _of_journals(out)
-    finished = {r.name: r for r in results if keys.get(r.name) == r.key and _is_settled(r)}
-    finished = {name: result for name, result in finished.items() if files_are_whole(out, result)}
+    by_name = {plan.name: plan for plan in plans}
+    finished = Results(
+        replace(result, stamp=by_name[result.name].stamp())
+        for result in results
+        if keys.get(result.name) == result.key
+        and _is_settled(result)
+        and _is_of_these_inputs(result, by_name[result.name], config)
+        and files_are_whole(out, result)
+    )
     if not (manifest and len(finished) == len(plans) == len(manifest.shards)):
         reopen(out, finished.values())
     _remove_stale(out, finished)
-    return {name: finished[name] for name in keys if name in finished}
+    return finished.in_order(name for name in keys if name in finished)
 
 
 def _is_settled(result: ShardResult) -> bool:
@@ -78,14 +97,31 @@ def _is_settled(result: ShardResult) -> bool:
     return not any(row.reject_code == "unreadable" for row in result.rows)
 
 
-def _of_journals(out: Place) -> list[ShardResult]:
-    results = []
+def _is_of_these_inputs(result: ShardResult, plan: ShardPlan, config: ResultConfig) -> bool:
+    """False if an input was replaced by another of the same size: its time differs, and so does its hash."""
+    if plan.stamp() in ("", result.stamp):
+        return True
+    return all(
+        row.file_sha256 is not None and row.file_sha256 == _sha256_of(source, config.max_file_bytes)
+        for row, source in zip(result.rows, plan.sources, strict=True)
+    )
+
+
+def _sha256_of(source: SourceFile, max_bytes: int) -> str | None:
+    try:
+        return hashlib.sha256(read_input(source, max_bytes)).hexdigest()
+    except RejectedInput:
+        return None
+
+
+def _of_journals(out: Place) -> Iterator[ShardResult]:
     for path in _journals(out):
-        with contextlib.suppress(DatasetDamaged), aborting_on_io_error(path):
-            result = ShardResult.from_json(read_bytes(path))
+        with contextlib.suppress(DatasetDamaged):
+            with aborting_on_io_error(path):
+                data = read_bytes(path)
+            result = ShardResult.from_json(data)
             if journal_of(out, result.name) == path:
-                results.append(result)
-    return results
+                yield result
 
 
 def _manifest_of(out: Place) -> Manifest | None:
@@ -100,22 +136,54 @@ def _manifest_of(out: Place) -> Manifest | None:
 
 def _of_manifest(
     out: Place, manifest: Manifest, plans: Sequence[ShardPlan], keys: dict[str, str], pseudonyms: Pseudonyms
-) -> list[ShardResult]:
+) -> Iterator[ShardResult]:
     """Results of a complete dataset's shards that are as planned; none if it is damaged."""
+    shards = {shard.name: shard for shard in manifest.shards if keys.get(shard.name) == shard.key}
+    planned = [plan for plan in plans if plan.name in shards]
+    stamps = _stamps(out)
+    places = Sorted(
+        PlainCodec(),
+        (
+            (utf8_key(pseudonyms.source(storable_text(source.source))), (number, at))
+            for number, plan in enumerate(planned)
+            for at, source in enumerate(plan.sources)
+        ),
+    )
     try:
-        rows = {row.source: row for row in read_rows(out, manifest.label_columns())}
-        shards = {shard.name: shard for shard in manifest.shards if keys.get(shard.name) == shard.key}
-        names = {p.name: [pseudonyms.source(storable_text(s.source)) for s in p.sources] for p in plans}
-        return [
-            ShardResult(
-                s.name, s.fold, s.key, tuple(map(rows.__getitem__, names[s.name])), s.files, s.statistics
-            )
-            for s in shards.values()
-        ]
+        rows = Sorted(RowCodec(), _placed(iterate_rows(out, manifest.label_columns()), places))
     except DatasetUnreadable as error:
         raise RunAborted(str(error)) from error
-    except (DatasetDamaged, KeyError):
-        return []
+    except DatasetDamaged:
+        return
+    members = groupby(rows.items(), key=lambda item: _PLACE.unpack(item[0])[0])
+    for number, group in members:
+        shard, of_shard = shards[planned[number].name], tuple(row for _, row in group)
+        if len(of_shard) == len(planned[number].sources):
+            stamp = stamps.get(shard.name, "")
+            yield ShardResult(
+                shard.name, shard.fold, shard.key, of_shard, shard.files, shard.statistics, stamp
+            )
+
+
+def _stamps(out: Place) -> dict[str, str]:
+    """What run.json says of the shards' inputs; nothing if it is not there or not whole."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stamps = json.loads(read_bytes(out / RUN)).get(STAMPS, {})
+        return {str(name): str(stamp) for name, stamp in stamps.items()}
+    return {}
+
+
+def _placed(
+    rows: Iterable[InstanceRow], places: Sorted[tuple[int, int]]
+) -> Iterator[tuple[bytes, InstanceRow]]:
+    """Rows that a plan asks for, by shard and place in it; both come in the order of sources."""
+    wanted = places.items()
+    key, place = next(wanted, (None, (0, 0)))
+    for row in rows:
+        while key is not None and key < utf8_key(row.source):
+            key, place = next(wanted, (None, (0, 0)))
+        if key == utf8_key(row.source):
+            yield _PLACE.pack(*place), row
 
 
 def _journals(out: Place) -> list[Place]:
@@ -123,7 +191,7 @@ def _journals(out: Place) -> list[Place]:
         return [path for path in files_below(out / JOURNALS) if path.name.endswith(".json")]
 
 
-def _remove_stale(out: Place, finished: dict[str, ShardResult]) -> None:
+def _remove_stale(out: Place, finished: Results) -> None:
     journals = {journal_of(out, name) for name in finished}
     for path in _journals(out):
         if path not in journals:

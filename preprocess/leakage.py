@@ -9,12 +9,15 @@ same picture into training and validation. Inputs that share a SOP Instance UID 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from preprocess.packed import recurs
 from preprocess.records import Status
 from preprocess.schema import InstanceRow
 
@@ -41,7 +44,7 @@ class LeakageGroup(BaseModel):
     """In their order, at most MOST_SOURCES."""
 
 
-def find_leakage(rows: Sequence[InstanceRow]) -> tuple[LeakageGroup, ...]:
+def find_leakage(rows: Iterable[InstanceRow]) -> tuple[LeakageGroup, ...]:
     """Groups of prepared images that share pixels across patients, the largest first.
 
     Images are grouped by decoded pixels (with size and wavelet level), then by prepared pixels; a group of
@@ -66,26 +69,47 @@ def summary(groups: Sequence[LeakageGroup]) -> str | None:
     )
 
 
-def _groups(rows: Sequence[InstanceRow], same: Literal["decoded", "prepared"]) -> Iterator[LeakageGroup]:
-    repeated = _repeated(hash(key) for _, key in _keys(rows, same))
-    members: defaultdict[Key, list[InstanceRow]] = defaultdict(list)
-    for row, key in _keys(rows, same):
-        if hash(key) in repeated:
-            members[key].append(row)
-    for key, images in members.items():
-        patients = len({row.patient_id for row in images})
-        if patients > 1:
+@dataclass(slots=True)
+class _Group:
+    """What is kept of images that share a key: not the images, which may be all there are."""
+
+    images: int = 0
+    patients: set[str | None] = field(default_factory=set)
+    folds: set[int] = field(default_factory=set)
+    sources: list[str] = field(default_factory=list)
+    """The first MOST_SOURCES by their UTF-8 bytes, in that order."""
+
+    def add(self, row: InstanceRow) -> None:
+        """Take in an image."""
+        self.images += 1
+        self.patients.add(row.patient_id)
+        if row.fold is not None:
+            self.folds.add(row.fold)
+        if len(self.sources) < MOST_SOURCES or row.source.encode() < self.sources[-1].encode():
+            insort(self.sources, row.source, key=str.encode)
+            del self.sources[MOST_SOURCES:]
+
+
+def _groups(rows: Iterable[InstanceRow], same: Literal["decoded", "prepared"]) -> Iterator[LeakageGroup]:
+    # Only images whose key occurs again (or has the hash of one that does) are looked at closely.
+    again = recurs(key for _, key in _keys(rows, same))
+    groups: defaultdict[Key, _Group] = defaultdict(_Group)
+    for place, (row, key) in enumerate(_keys(rows, same)):
+        if again[place]:
+            groups[key].add(row)
+    for key, group in groups.items():
+        if len(group.patients) > 1:
             yield LeakageGroup(
                 same=same,
                 sha256=str(key[0]),
-                images=len(images),
-                patients=patients,
-                folds=tuple(sorted({row.fold for row in images if row.fold is not None})),
-                sources=tuple(sorted((row.source for row in images), key=str.encode)[:MOST_SOURCES]),
+                images=group.images,
+                patients=len(group.patients),
+                folds=tuple(sorted(group.folds)),
+                sources=tuple(group.sources),
             )
 
 
-def _keys(rows: Sequence[InstanceRow], same: str) -> Iterator[tuple[InstanceRow, Key]]:
+def _keys(rows: Iterable[InstanceRow], same: str) -> Iterator[tuple[InstanceRow, Key]]:
     """Prepared rows by what makes their pixels equal."""
     for row in rows:
         if row.status is not Status.PREPARED:
@@ -94,12 +118,3 @@ def _keys(rows: Sequence[InstanceRow], same: str) -> Iterator[tuple[InstanceRow,
             yield row, (row.pixels_sha256,)
         elif same == "decoded" and row.decoded_sha256 is not None:
             yield row, (row.decoded_sha256, row.decode_level, row.rows, row.columns, row.bits_stored)
-
-
-def _repeated(values: Iterable[int]) -> set[int]:
-    """Values that occur more than once: only their rows are looked at closely, so memory stays small."""
-    seen: set[int] = set()
-    again: set[int] = set()
-    for value in values:
-        (again if value in seen else seen).add(value)
-    return again

@@ -8,18 +8,19 @@ Out: instances.parquet, then, last and atomically, manifest.json: its presence s
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from preprocess.atomic import (
+    NewFile,
     aborting_on_io_error,
     clean_leftovers,
+    new_file,
     remove_file,
     remove_folder,
     write_atomically,
@@ -30,79 +31,56 @@ from preprocess.images import SHARD_COLUMNS
 from preprocess.leakage import LeakageGroup, find_leakage
 from preprocess.parquet import read_instances, write_instances
 from preprocess.places import Place, open_bytes, read_bytes, size_of
-from preprocess.plan import is_positive, positive_label, utf8_key
-from preprocess.records import Label, LabelColumn, LabelLevel, LabelValue, Status
-from preprocess.results import PixelStatistics, ShardFile, ShardResult, canonical_json, storable
-from preprocess.schema import COLUMN_NAMES, InstanceRow
+from preprocess.plan import positive_label, utf8_key
+from preprocess.records import Label, LabelColumn, LabelValue, Status
+from preprocess.results import ShardResult, canonical_json, storable
+from preprocess.schema import COLUMN_NAMES, InstanceRow, RowCodec
+from preprocess.spill import Sorted
+from preprocess.summaries import (
+    Counts,
+    FoldEntry,
+    Frozen,
+    LabelEntry,
+    ShardEntry,
+    StatisticsEntry,
+    counts_of,
+    folds_of,
+    labels_of,
+    shard_of,
+    statistics_of,
+)
+
+__all__ = [
+    "Counts",
+    "FoldEntry",
+    "LabelEntry",
+    "Manifest",
+    "ShardEntry",
+    "StatisticsEntry",
+    "files_are_there",
+    "files_are_whole",
+    "finish",
+    "iterate_rows",
+    "journal_of",
+    "read_manifest",
+    "read_rows",
+    "reopen",
+    "require_files",
+    "rows_sha256",
+    "unsealed",
+    "write_journal",
+]
 
 MANIFEST = "manifest.json"
 INSTANCES = "instances.parquet"
+RUN = "run.json"
+STAMPS = "input_stamps"
+"""In run.json: shard → `ShardResult.stamp`, for the next run on the same dataset."""
 JOURNALS = ".bcd/shards"
 _SEAL = b',\n "sha256": '
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Counts(_Frozen):
-    """prepared + rejected + duplicate = found; `ignored` files are no DICOM and not among them."""
-
-    found: int
-    prepared: int
-    rejected: int
-    duplicate: int
-    ignored: int
-    rejected_by_code: dict[str, int]
-
-
-class ShardEntry(_Frozen):
-    """One shard: `rows` prepared images, the same in each of its formats."""
-
-    name: str
-    fold: int
-    key: str
-    rows: int
-    bytes: int
-    files: tuple[ShardFile, ...]
-    statistics: PixelStatistics
-
-
-class LabelEntry(_Frozen):
-    """One label column: over all rows, how many have it, and how many are 1 (None unless it is binary)."""
-
-    name: str
-    kind: str
-    level: LabelLevel
-    known: int
-    positives: int | None
-
-
-class FoldEntry(_Frozen):
-    """Prepared images of one fold; positives by the label that folds are stratified by."""
-
-    fold: int
-    shards: int
-    patients: int
-    images: int
-    positive_patients: int | None
-    positive_images: int | None
-
-
-class StatisticsEntry(_Frozen):
-    """Content pixels of the whole dataset: exact sums, and what follows from them."""
-
-    count: int
-    sum: int
-    sum_squares: int
-    minimum: int | None
-    maximum: int | None
-    histogram: tuple[int, ...]
-    mean: float | None
-    std: float | None
-
-
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """What manifest.json says; see docs/dataset.md."""
 
     schema_version: int
@@ -146,7 +124,7 @@ class Manifest(_Frozen):
 
 def finish(
     out: Place,
-    results: Sequence[ShardResult],
+    results: Collection[ShardResult],
     other_rows: Iterable[InstanceRow],
     *,
     config: ResultConfig,
@@ -164,20 +142,31 @@ def finish(
     Raises:
         RunAborted: the disk does not take it, or a source has two rows.
     """
-    rows = [row for result in results for row in result.rows] + [storable(row) for row in other_rows]
-    rows.sort(key=lambda row: utf8_key(row.source))
-    if len({row.source for row in rows}) != len(rows):
-        raise RunAborted("a source has two rows: the accounting of inputs is broken")
     clean_leftovers(out)
+    rows = _in_source_order(results, other_rows)
     manifest = _manifest(rows, results, config, tuple(label_columns), ignored, key_check)
-    table = io.BytesIO()
-    write_instances(table, rows, label_columns)
-    if not (_holds(out / MANIFEST, manifest.to_bytes()) and _holds(out / INSTANCES, table.getvalue())):
-        reopen(out, results)
-        write_atomically(out / INSTANCES, table.getvalue())
-        write_atomically(out / MANIFEST, manifest.to_bytes())
+    with new_file(out / INSTANCES) as table:
+        write_instances(cast(BinaryIO, table), rows, label_columns)
+        if not (_holds(out / MANIFEST, manifest.to_bytes()) and _is_same(out / INSTANCES, table)):
+            reopen(out, results)
+            table.commit()
+            write_atomically(out / MANIFEST, manifest.to_bytes())
     remove_folder(out / JOURNALS)
     return manifest
+
+
+def _in_source_order(
+    results: Iterable[ShardResult], other_rows: Iterable[InstanceRow]
+) -> Sorted[InstanceRow]:
+    rows = chain((row for result in results for row in result.rows), map(storable, other_rows))
+    in_order = Sorted(RowCodec(), ((utf8_key(row.source), row) for row in rows))
+    return in_order.checked("a source has two rows: the accounting of inputs is broken")
+
+
+def _is_same(path: Place, file: NewFile) -> bool:
+    """True if a file is there already and holds what is written into the new one."""
+    with aborting_on_io_error(path):
+        return size_of(path) == file.size and _file_sha256(path) == file.sha256()
 
 
 def require_files(out: Place, results: Iterable[ShardResult]) -> None:
@@ -201,6 +190,7 @@ def reopen(out: Place, keep: Iterable[ShardResult]) -> None:
         write_journal(out, result)
     remove_file(out / MANIFEST)
     remove_file(out / INSTANCES)
+    remove_file(out / RUN)
 
 
 def files_are_there(out: Place, result: ShardResult) -> bool:
@@ -278,18 +268,21 @@ def _seal_value(body: bytes) -> bytes:
 
 def read_rows(out: Place, label_columns: Sequence[LabelColumn]) -> list[InstanceRow]:
     """Rows of instances.parquet in source order, page checksums verified. Raises DatasetDamaged."""
-    rows = []
+    return list(iterate_rows(out, label_columns))
+
+
+def iterate_rows(out: Place, label_columns: Sequence[LabelColumn]) -> Iterator[InstanceRow]:
+    """The same one by one: a row group in memory."""
     try:
         for values in read_instances(out / INSTANCES):
             labels = tuple(Label(c.name, values[c.name]) for c in label_columns if values[c.name] is not None)
             fields = {name: values[name] for name in COLUMN_NAMES} | {"status": Status(str(values["status"]))}
-            rows.append(InstanceRow(labels=labels, **fields))  # type: ignore[arg-type]  # checked
+            yield InstanceRow(labels=labels, **fields)  # type: ignore[arg-type]  # checked
     except (KeyError, ValueError):
         raise DatasetDamaged(f"{INSTANCES} lacks a column or has an unknown status") from None
-    return rows
 
 
-def rows_sha256(rows: Sequence[InstanceRow], label_columns: Sequence[LabelColumn]) -> str:
+def rows_sha256(rows: Iterable[InstanceRow], label_columns: Sequence[LabelColumn]) -> str:
     """Hex sha256 over rows in the order given, `decoder` left out: it may differ between devices."""
     names = [name for name in COLUMN_NAMES if name != "decoder"]
     digest = hashlib.sha256(canonical_json([names, [column.name for column in label_columns]]).encode())
@@ -307,102 +300,30 @@ def _typed(value: LabelValue, kind: str) -> LabelValue:
 
 
 def _manifest(
-    rows: Sequence[InstanceRow],
-    results: Sequence[ShardResult],
+    rows: Iterable[InstanceRow],
+    results: Collection[ShardResult],
     config: ResultConfig,
     label_columns: tuple[LabelColumn, ...],
     ignored: int,
     key_check: str | None,
 ) -> Manifest:
     positive = positive_label(label_columns, (row.labels for row in rows))
-    keys = "\n".join(result.key for result in results)
+    shards = tuple(shard_of(result) for result in results)
+    keys = "\n".join(shard.key for shard in shards)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         config=config,
         config_sha256=config.sha256(),
         plan_sha256=hashlib.sha256(keys.encode()).hexdigest(),
-        counts=_counts(rows, ignored),
+        counts=counts_of(rows, ignored),
         columns=COLUMN_NAMES,
         shard_columns=SHARD_COLUMNS,
-        labels=_labels(label_columns, rows),
+        labels=labels_of(label_columns, rows),
         positive_label=positive,
-        folds=tuple(_fold(fold, results, positive) for fold in range(config.folds)),
-        shards=tuple(_shard(result) for result in results),
-        statistics=_statistics(results),
+        folds=folds_of(results, config.folds, positive),
+        shards=shards,
+        statistics=statistics_of(results),
         possible_leakage=find_leakage(rows),
         identifiers_key_check=key_check,
         rows_sha256=rows_sha256(rows, label_columns),
-    )
-
-
-def _counts(rows: Sequence[InstanceRow], ignored: int) -> Counts:
-    by_status = Counter(row.status for row in rows)
-    codes = Counter(row.reject_code or "" for row in rows if row.status is Status.REJECTED)
-    return Counts(
-        found=len(rows),
-        prepared=by_status[Status.PREPARED],
-        rejected=by_status[Status.REJECTED],
-        duplicate=by_status[Status.DUPLICATE],
-        ignored=ignored,
-        rejected_by_code=dict(sorted(codes.items())),
-    )
-
-
-def _labels(label_columns: Sequence[LabelColumn], rows: Sequence[InstanceRow]) -> tuple[LabelEntry, ...]:
-    values: dict[str, list[LabelValue]] = {column.name: [] for column in label_columns}
-    for row in rows:
-        for label in row.labels:
-            if label.value is not None:
-                values[label.name].append(label.value)
-    return tuple(_label(column, values[column.name]) for column in label_columns)
-
-
-def _label(column: LabelColumn, values: Sequence[LabelValue]) -> LabelEntry:
-    binary = bool(values) and all(value in (0, 1) for value in values)
-    return LabelEntry(
-        name=column.name,
-        kind=column.kind,
-        level=column.level,
-        known=len(values),
-        positives=sum(value == 1 for value in values) if binary else None,
-    )
-
-
-def _fold(fold: int, results: Sequence[ShardResult], positive: str | None) -> FoldEntry:
-    shards = [result for result in results if result.fold == fold]
-    rows = [row for result in shards for row in result.rows if row.status is Status.PREPARED]
-    positives = [row for row in rows if is_positive(row.labels, positive)]
-    return FoldEntry(
-        fold=fold,
-        shards=len(shards),
-        patients=len({row.patient_id for row in rows}),
-        images=len(rows),
-        positive_patients=None if positive is None else len({row.patient_id for row in positives}),
-        positive_images=None if positive is None else len(positives),
-    )
-
-
-def _shard(result: ShardResult) -> ShardEntry:
-    return ShardEntry(
-        name=result.name,
-        fold=result.fold,
-        key=result.key,
-        rows=sum(row.status is Status.PREPARED for row in result.rows),
-        bytes=sum(file.bytes for file in result.files),
-        files=result.files,
-        statistics=result.statistics,
-    )
-
-
-def _statistics(results: Sequence[ShardResult]) -> StatisticsEntry:
-    total = PixelStatistics.total(result.statistics for result in results)
-    return StatisticsEntry(
-        count=total.count,
-        sum=total.sum,
-        sum_squares=total.sum_squares,
-        minimum=total.minimum,
-        maximum=total.maximum,
-        histogram=total.histogram,
-        mean=total.mean(),
-        std=total.std(),
     )

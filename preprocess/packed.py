@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from preprocess.records import Identity, Label, Reject, ScannedFile, SourceFile
 T = TypeVar("T")
 U = TypeVar("U")
 H = TypeVar("H", bound=Hashable)
+
+P = TypeVar("P", bound=tuple[Any, ...])
 
 Plain = tuple[Any, ...]
 """Text, numbers, None and tuples of them: what `marshal` writes. It never leaves the process."""
@@ -40,6 +42,18 @@ class Codec(Protocol[T]):
     def load(self, plain: Plain) -> T:
         """Put together again."""
         ...
+
+
+class PlainCodec(Generic[P]):
+    """Plain values as they are."""
+
+    def dump(self, value: P) -> Plain:
+        """Nothing to take apart."""
+        return value
+
+    def load(self, plain: Plain) -> P:
+        """Nothing to put together."""
+        return cast(P, plain)
 
 
 class Packed(Sequence[T]):
@@ -202,13 +216,13 @@ class ScannedCodec:
         source = self.sources.dump(value.source)
         same = value.identity == value.source.identity
         identity = None if same else self.sources.dump_identity(value.identity)
-        return source, identity, value.sop_instance_uid, value.file_bytes
+        return source, identity, value.sop_instance_uid, value.file_bytes, value.modified_ns
 
     def load(self, plain: Plain) -> ScannedFile:
         """Put together again."""
         source = self.sources.load(plain[0])
         identity = source.identity if plain[1] is None else self.sources.load_identity(plain[1])
-        return ScannedFile(source, identity, plain[2], plain[3])
+        return ScannedFile(source, identity, *plain[2:])
 
 
 class SourceOfScannedCodec:
@@ -260,10 +274,15 @@ def recurring(keys: Iterable[Hashable]) -> list[int]:
 
     Eight bytes a key; whoever asks compares those few exactly.
     """
+    return [int(place) for place in np.flatnonzero(recurs(keys))]
+
+
+def recurs(keys: Iterable[Hashable]) -> npt.NDArray[np.bool_]:
+    """For each key, whether it may occur more than once."""
     hashes = np.fromiter(map(hash, keys), np.int64)
     order = np.argsort(hashes, kind="stable")
     equal = hashes[order[1:]] == hashes[order[:-1]]
     found = np.zeros(len(hashes), bool)
     found[order[1:][equal]] = True
     found[order[:-1][equal]] = True
-    return [int(place) for place in np.flatnonzero(found)]
+    return found

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -128,17 +129,16 @@ def reading(path: Place) -> Iterator[None]:
 
 
 def write_instances(
-    file: BinaryIO, rows: Sequence[InstanceRow], label_columns: Sequence[LabelColumn]
+    file: BinaryIO, rows: Iterable[InstanceRow], label_columns: Sequence[LabelColumn]
 ) -> None:
-    """Write instances.parquet, rows as given: explicit schema, no metadata, page checksums."""
+    """Write instances.parquet, rows as given: explicit schema, no metadata, page checksums.
+
+    One row group is in memory at a time.
+    """
     schema = arrow_schema(label_columns)
-    columns = {name: [getattr(row, name) for row in rows] for name in COLUMN_NAMES}
-    labels = [{label.name: label.value for label in row.labels} for row in rows]
-    columns |= {column.name: [values.get(column.name) for values in labels] for column in label_columns}
-    pq.write_table(
-        pa.table(columns, schema=schema),
+    writer = pq.ParquetWriter(
         file,
-        row_group_size=_INSTANCE_ROWS,
+        schema,
         version="2.6",
         compression="zstd",
         compression_level=3,
@@ -146,11 +146,36 @@ def write_instances(
         store_schema=False,
         **_PAGES,
     )
+    with writer:
+        remaining = iter(rows)
+        group = list(islice(remaining, _INSTANCE_ROWS))
+        writer.write_table(_instances(group, label_columns, schema))  # a table without rows has a group too
+        while group := list(islice(remaining, _INSTANCE_ROWS)):
+            writer.write_table(_instances(group, label_columns, schema))
+
+
+def _instances(rows: list[InstanceRow], label_columns: Sequence[LabelColumn], schema: pa.Schema) -> pa.Table:
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMN_NAMES}
+    labels = [{label.name: label.value for label in row.labels} for row in rows]
+    columns |= {column.name: [values.get(column.name) for values in labels] for column in label_columns}
+    return pa.table(columns, schema=schema)
 
 
 def read_instances(path: Place) -> Iterator[dict[str, LabelValue]]:
     """Yield the rows of instances.parquet by column name. Raises DatasetDamaged like read_shard."""
     return cast(Iterator[dict[str, LabelValue]], read_shard(path))
+
+
+def read_sources(path: Place) -> Iterator[str]:
+    """The column `source` of instances.parquet. Raises DatasetDamaged like read_shard."""
+    with (
+        reading(path),
+        open_bytes(path) as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["source"], use_threads=False).column(0)
+            yield from column.to_pylist()
 
 
 def same_library(path: Place) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -24,7 +23,7 @@ from preprocess.config import ResultConfig
 from preprocess.errors import REJECT_CODES, UsageError
 from preprocess.folds import PatientFacts, assign_folds
 from preprocess.packed import Packed, only_sources, pack_scanned, recurring
-from preprocess.records import Label, LabelColumn, LabelValue, Reject, ScannedFile, SourceFile
+from preprocess.records import Label, LabelColumn, Reject, ScannedFile, SourceFile
 from preprocess.schema import COLUMN_NAMES
 
 _BINARY = (0, 1)
@@ -41,6 +40,8 @@ class ShardPlan:
     sources: Sequence[SourceFile] = field(repr=False)
     file_bytes: Sequence[int] = field(repr=False)
     label_columns: tuple[LabelColumn, ...] = field(default=(), repr=False)
+    modified_ns: Sequence[int] = field(default=(), repr=False)
+    """When each input was last written, 0 where nobody knows; empty if nobody knows of any."""
 
     def unpacked(self) -> ShardPlan:
         """The same plan with its sources as values, to be handed to a worker."""
@@ -58,6 +59,12 @@ class ShardPlan:
             parts.append([source.source, source.member, size, identity, labels])
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
+    def stamp(self) -> str:
+        """Tells whether inputs were written to since: a hash of their times, empty if none is known."""
+        if not any(self.modified_ns):
+            return ""
+        return hashlib.sha256(array("q", self.modified_ns).tobytes()).hexdigest()[:16]
+
 
 def utf8_key(text: str) -> bytes:
     """Sort key: UTF-8 bytes. File names that are not valid UTF-8 sort by their surrogates."""
@@ -69,14 +76,14 @@ def positive_label(label_columns: Sequence[LabelColumn], values: Iterable[Sequen
 
     `cancer` if all its values are 0, 1 or absent, else the first column of which that is true.
     """
-    seen: dict[str, set[LabelValue]] = defaultdict(set)
+    binary: dict[str, bool] = {}
     for labels in values:
         for label in labels:
             if label.value is not None:
-                seen[label.name].add(label.value)
+                binary[label.name] = binary.get(label.name, True) and label.value in _BINARY
     names = [column.name for column in label_columns]
     preferred = [name for name in names if name == "cancer"] + names
-    return next((name for name in preferred if seen[name] and all(v in _BINARY for v in seen[name])), None)
+    return next((name for name in preferred if binary.get(name)), None)
 
 
 def is_positive(labels: Sequence[Label], name: str | None) -> bool | None:
@@ -205,4 +212,5 @@ def _plan(name: str, fold: int, files: Packed[ScannedFile], labels: tuple[LabelC
         sources=only_sources(files),
         file_bytes=array("Q", (file.file_bytes for file in files)),
         label_columns=labels,
+        modified_ns=array("q", (file.modified_ns for file in files)),
     )

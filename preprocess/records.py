@@ -378,3 +378,5 @@ class ScannedFile:
     sop_instance_uid: str | None
     """None if absent or empty: an absent UID is never a key."""
     file_bytes: int
+    modified_ns: int = 0
+    """When the file was last written; 0 where nobody knows."""

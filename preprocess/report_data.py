@@ -7,18 +7,40 @@ Out: Dataset and RunFacts: typed values; keys that are missing in run.json are s
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from preprocess.config import ResultConfig
 from preprocess.errors import DatasetDamaged
 from preprocess.manifest import INSTANCES, Manifest, read_manifest
-from preprocess.places import Place, read_bytes
+from preprocess.places import Place, open_bytes, read_bytes
 from preprocess.records import Status
+
+NOT_SHOWN = frozenset(
+    {
+        "study_instance_uid",
+        "series_instance_uid",
+        "sop_instance_uid",
+        "file_sha256",
+        "decoded_sha256",
+        "pixels_sha256",
+        "duplicate_of",
+    }
+)
+"""Columns that neither report nor card look at: half of a large table."""
+
+_NULLABLE = {
+    pa.string(): pd.StringDtype("pyarrow"),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): pd.Float64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+"""Strings stay Arrow's: as Python objects a million rows would take gigabytes."""
 
 JsonObject = dict[str, object]
 
@@ -85,8 +107,13 @@ class Dataset:
 def read_dataset(out: Place) -> Dataset:
     """Read OUT. Raises UsageError if it is not a complete dataset, DatasetDamaged if it cannot be read."""
     manifest = read_manifest(out)
+    shown = [name for name in manifest.columns if name not in NOT_SHOWN]
     try:
-        table = pd.read_parquet(io.BytesIO(read_bytes(out / INSTANCES)), dtype_backend="numpy_nullable")
+        with open_bytes(out / INSTANCES) as stream:
+            columns = pq.read_table(
+                stream, columns=[*shown, *(label.name for label in manifest.labels)], use_threads=False
+            )
+        table = columns.to_pandas(types_mapper=_NULLABLE.get, self_destruct=True, split_blocks=True)
     except (OSError, ValueError) as error:
         raise DatasetDamaged(f"{INSTANCES} cannot be read ({type(error).__name__})") from None
     return Dataset(out, table, manifest)

@@ -71,17 +71,22 @@ class PixelStatistics:
     @classmethod
     def total(cls, parts: Iterable[PixelStatistics]) -> PixelStatistics:
         """The statistics of all parts together."""
-        every = list(parts)
-        lows = [part.minimum for part in every if part.minimum is not None]
-        highs = [part.maximum for part in every if part.maximum is not None]
+        count = total = squares = 0
+        histogram = np.zeros(HISTOGRAM_BINS, np.int64)
+        lows: list[int] = []
+        highs: list[int] = []
+        for part in parts:
+            count, total, squares = count + part.count, total + part.sum, squares + part.sum_squares
+            histogram += part.histogram
+            lows += [] if part.minimum is None else [part.minimum]
+            highs += [] if part.maximum is None else [part.maximum]
         return cls(
-            count=sum(part.count for part in every),
-            sum=sum(part.sum for part in every),
-            sum_squares=sum(part.sum_squares for part in every),
+            count=count,
+            sum=total,
+            sum_squares=squares,
             minimum=min(lows, default=None),
             maximum=max(highs, default=None),
-            histogram=tuple(map(sum, zip(*(part.histogram for part in every), strict=True)))
-            or (0,) * HISTOGRAM_BINS,
+            histogram=tuple(int(bin_count) for bin_count in histogram),
         )
 
     def mean(self) -> float | None:
@@ -106,6 +111,8 @@ class ShardResult:
     rows: tuple[InstanceRow, ...] = field(repr=False)
     files: tuple[ShardFile, ...] = field(repr=False)
     statistics: PixelStatistics = field(repr=False)
+    stamp: str = field(default="", repr=False)
+    """`ShardPlan.stamp` of the inputs as the scan saw them; in journals and run.json only."""
 
     def to_json(self) -> bytes:
         """The journal's form."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 
 from preprocess import output
+from preprocess.atomic import aborting_on_io_error
+from preprocess.columns import Texts, missing_from
 from preprocess.discover import contains
 from preprocess.errors import UNCOUNTED_CODES, BcdError, DatasetDamaged, RunAborted, UsageError
 from preprocess.executors.base import Executor, Record
@@ -25,7 +27,8 @@ from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
 from preprocess.locks import Lock
-from preprocess.manifest import MANIFEST, finish, read_manifest, read_rows, require_files
+from preprocess.manifest import INSTANCES, MANIFEST, RUN, STAMPS, finish, require_files
+from preprocess.parquet import read_sources
 from preprocess.places import Place, size_of
 from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
@@ -97,18 +100,17 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     tasks = _shard_tasks(request, plan, todo, pseudonyms)
     for outcome in executor.run(tasks):
         lock.check()
-        done[outcome.result.name] = outcome.result
+        done.add(outcome.result)
         seconds.update(dict(outcome.seconds))
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
         reporter.step(len(outcome.result.rows), bad)
-    results = [done[shard.name] for shard in plan.shards]
-    rows = [pseudonyms.row(row) for row in _other_rows(plan)]
+    results = done.in_order(shard.name for shard in plan.shards).values()
     lock.check()
     require_files(request.out, results)
     manifest = finish(
         request.out,
         results,
-        rows,
+        map(pseudonyms.row, _other_rows(plan)),
         config=request.config.result,
         label_columns=plan.label_columns,
         ignored=plan.discovery.ignored,
@@ -120,7 +122,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     if executor.record.lost:
         reporter.note(executor.record.as_text())
     try:
-        _write_run_json(request, summary, started, dict(seconds), executor.record)
+        stamps = {result.name: result.stamp for result in results if result.stamp}
+        _write_run_json(request, summary, started, dict(seconds), executor.record, stamps)
         write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
     except (BcdError, OSError) as error:
         raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
@@ -157,20 +160,21 @@ class _Sources:
 
 def _refuse_to_forget(out: Place, plan: Plan, pseudonyms: Pseudonyms) -> None:
     """A finished dataset may grow; that it would lose inputs is told before anything is removed."""
-    if size_of(out / MANIFEST) is None:
-        return
-    try:
-        known = {row.source for row in read_rows(out, read_manifest(out).label_columns())}
-    except DatasetDamaged:
-        return  # what it has is not known; it will be made again
+    with aborting_on_io_error(out / MANIFEST):
+        if size_of(out / MANIFEST) is None:
+            return
     rejected = (reject.source for reject in plan.rejects)
     duplicate = (item.scanned.source for item in plan.duplicates)
-    for source in chain(_Sources(plan.shards), rejected, duplicate):
-        known.discard(pseudonyms.source(storable_text(source.source)))
-    if known:
+    sources = chain(_Sources(plan.shards), rejected, duplicate)
+    try:
+        known = Texts(read_sources(out / INSTANCES))
+    except DatasetDamaged:
+        return  # what it has is not known; it will be made again
+    missing = missing_from(known, (pseudonyms.source(storable_text(source.source)) for source in sources))
+    if missing:
         raise UsageError(
-            f"{out} has {len(known)} inputs that are not among these, such as {min(known)}; give all inputs"
-            " together, or --overwrite to keep only these"
+            f"{out} has {len(missing)} inputs that are not among these, such as {min(missing)}; give all"
+            " inputs together, or --overwrite to keep only these"
         )
 
 
@@ -182,12 +186,14 @@ def _other_rows(plan: Plan) -> Iterator[InstanceRow]:
 
 
 def _summary(
-    request: RunRequest, plan: Plan, results: Sequence[ShardResult], reused: int, begin: float
+    request: RunRequest, plan: Plan, results: Iterable[ShardResult], reused: int, begin: float
 ) -> RunSummary:
-    rows = [row for result in results for row in result.rows]
-    codes = Counter(row.reject_code or "" for row in rows if row.status is Status.REJECTED)
+    codes: Counter[str] = Counter()
+    prepared = 0
+    for result in results:
+        codes.update(row.reject_code or "" for row in result.rows if row.status is Status.REJECTED)
+        prepared += sum(row.status is Status.PREPARED for row in result.rows)
     codes.update(reject.code for reject in plan.rejects)
-    prepared = sum(row.status is Status.PREPARED for row in rows)
     rejected, duplicate = sum(codes.values()), len(plan.duplicates)
     counted = sum(count for code, count in codes.items() if code not in UNCOUNTED_CODES)
     planned = sum(len(shard.sources) for shard in plan.shards)
@@ -209,7 +215,12 @@ def _summary(
 
 
 def _write_run_json(
-    request: RunRequest, summary: RunSummary, started: datetime, stages: dict[str, float], record: Record
+    request: RunRequest,
+    summary: RunSummary,
+    started: datetime,
+    stages: dict[str, float],
+    record: Record,
+    stamps: dict[str, str],
 ) -> None:
     document = {
         "started": started.isoformat(timespec="seconds"),
@@ -225,9 +236,10 @@ def _write_run_json(
             "python": platform.python_version(),
         },
         "versions": {name: _version(name) for name in _PACKAGES},
+        STAMPS: stamps,
         "stages": {name: round(value, 3) for name, value in sorted(stages.items())},
     }
-    output.write_json(request.out / "run.json", document)
+    output.write_json(request.out / RUN, document)
 
 
 def _version(package: str) -> str | None:

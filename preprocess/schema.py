@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -94,8 +95,27 @@ class InstanceRow:
         return row | {label.name: label.value for label in self.labels}
 
 
+class RowCodec:
+    """InstanceRow as plain values, for lists that are kept outside memory (spill.py)."""
+
+    def dump(self, value: InstanceRow) -> tuple[object, ...]:
+        """Take apart."""
+        labels = tuple((label.name, label.value) for label in value.labels)
+        return (labels, value.status.value, *(getattr(value, name) for name in _PLAIN_NAMES))
+
+    def load(self, plain: tuple[Any, ...]) -> InstanceRow:
+        """Put together again."""
+        labels, status, *values = plain
+        return InstanceRow(
+            labels=tuple(Label(*label) for label in labels),
+            status=Status(status),
+            **dict(zip(_PLAIN_NAMES, values, strict=True)),
+        )
+
+
 COLUMN_NAMES: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(InstanceRow) if f.name != "labels")
 """Fixed columns in their fixed order; label columns follow."""
+_PLAIN_NAMES = tuple(name for name in COLUMN_NAMES if name != "status")
 
 _ARROW = {
     "str": pa.string(),

@@ -114,6 +114,7 @@ class ShardWriter:
             rows=tuple(self._rows),
             files=files,
             statistics=PixelStatistics.total(self._statistics),
+            stamp=self._plan.stamp(),
         )
         write_journal(self._out, result)
         return result
