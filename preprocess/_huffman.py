@@ -64,7 +64,7 @@ class Frame:
         return bytes(changed) + stuffing + packed + b"\xff\xd9"
 
 
-def read_frame(data: bytes) -> Frame | None:
+def read_frame(data: bytes) -> Frame | None:  # noqa: C901 - one walk, a branch a marker
     """Walk the segments to the scan; None where it has no process of ours, no code table, or no data."""
     position, process, rows_at, precision, rows, columns, restart_interval = 2, 0, 0, 0, 0, 0, 0
     tables: dict[int, Codes] = {}

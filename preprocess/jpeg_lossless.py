@@ -5,7 +5,7 @@ Out: its samples, or RejectedInput where the entropy-coded data hold other than 
 
 Huffman codes have no checksum; but a damaged code changes how many bits are read, and after the last sample
 the decoder stands elsewhere than the data end. So each restart interval must end within the last byte of its
-data, and what fills that byte must be all ones or all zeros (T.81 F.1.2.3 says ones; not all encoders heed it).
+data, and what fills that byte must be all ones, as T.81 F.1.2.3 says, or all zeros, as some encoders do.
 
 The first bits of what is to be read index a table of whole differences (code and extra bits together): nearly
 all of them are that short. Longer ones take two steps.
@@ -25,6 +25,7 @@ from preprocess.errors import RejectedInput
 
 _Bytes = npt.NDArray[np.uint8]
 _Table = npt.NDArray[np.int32]
+_Tables = tuple[_Table, _Table]
 _Samples = npt.NDArray[np.uint16]
 
 _SHORT_BITS = 12
@@ -44,8 +45,8 @@ def decode(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Decode a lossless frame: uint8 for precisions up to 8, else uint16, (rows, columns).
 
     Raises:
-        RejectedInput: decode_failed for codes that do not exist, for more or fewer bits than the samples need,
-            for values beyond the precision, and for restart intervals that are not whole rows.
+        RejectedInput: decode_failed for codes that do not exist, more or fewer bits than the samples need,
+            values beyond the precision, restart intervals that are not whole rows.
     """
     frame = read_frame(data)
     if frame is None or frame.process != LOSSLESS or not 1 <= frame.predictor <= 7:
@@ -68,7 +69,7 @@ def decode(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
 def _decode_intervals(frame: Frame, pixels: _Samples) -> int:
     """Fill the rows, interval by interval; all samples OR-ed."""
     entropy = np.frombuffer(frame.data, np.uint8)
-    short, long = _short_differences(frame.first), _long_codes(frame.first)
+    tables = _short_differences(frame.first), _long_codes(frame.first)
     first_value = 1 << (frame.precision - frame.shift - 1)
     step = frame.restart_interval // frame.columns or frame.rows
     starts = range(0, frame.rows, step)
@@ -76,9 +77,9 @@ def _decode_intervals(frame: Frame, pixels: _Samples) -> int:
     if len(spans) != len(starts):
         raise _failed(f"{len(spans)} restart intervals, {len(starts)} expected")
     used = 0
-    for row, (start, end) in zip(starts, spans, strict=True):
+    for row, span in zip(starts, spans, strict=True):
         rows = pixels[row : row + step]
-        exact, seen = _decode_rows(entropy, start, end, short, long, frame.predictor, first_value, rows)
+        exact, seen = _decode_rows(entropy, span, tables, frame.predictor, first_value, rows)
         if not exact:
             raise _failed("the entropy-coded data hold more or less than is declared")
         used |= int(seen)
@@ -131,20 +132,15 @@ def _long_codes(codes: Codes) -> _Table:
 
 @compiled
 def _decode_rows(
-    data: _Bytes,
-    start: int,
-    end: int,
-    short: _Table,
-    long: _Table,
-    predictor: int,
-    first: int,
-    rows: _Samples,
+    data: _Bytes, span: tuple[int, int], tables: _Tables, predictor: int, first: int, rows: _Samples
 ) -> tuple[bool, int]:
-    """Decode one restart interval, data[start:end], into `rows`.
+    """Decode one restart interval, data[span[0]:span[1]], into `rows` (T.81 H.1.2, H.2).
 
     Returns:
-        Whether it holds exactly these samples; all samples OR-ed. T.81 H.1.2, H.2.
+        Whether it holds exactly these samples; all samples OR-ed.
     """
+    start, end = span
+    short, long = tables
     differences = np.empty(rows.shape[1], np.int32)
     position, buffer, bits, seen = start, uint64(0), 0, 0
     for row in range(rows.shape[0]):
@@ -202,7 +198,7 @@ def _read_row(
 @inlined
 def _word(data: _Bytes, position: int) -> int:
     """Eight bytes, the first one highest."""
-    word = uint64(0)
+    word: int = uint64(0)
     for offset in range(8):
         word |= uint64(data[position + offset]) << uint64(56 - 8 * offset)
     return word
@@ -228,7 +224,7 @@ def _fill_by_bytes(data: _Bytes, position: int, end: int, buffer: int, bits: int
 def _long(
     data: _Bytes, position: int, end: int, buffer: int, bits: int, long: _Table
 ) -> tuple[int, int, int, int]:
-    """One difference of any length: (difference, position, buffer, bits), bits −1 if there is no such code."""
+    """One difference of any length: (difference, position, buffer, bits), bits −1 where there is no code."""
     if bits < 0:
         return 0, position, buffer, -1
     position, buffer, bits = _fill_by_bytes(data, position, end, buffer, bits)
@@ -254,13 +250,13 @@ def _from_the_left(differences: _Table, before: int, row: _Samples) -> int:
         value = np.uint16(value + differences[column])
         row[column] = value
         seen |= value
-    return int64(seen)
+    return int(seen)
 
 
 @compiled
 def _undo(differences: _Table, predictor: int, above: _Samples, row: _Samples) -> int:
     """Predictors 2 to 7 (T.81 table H.1), modulo 2^16; the first sample from above. All samples OR-ed."""
-    a = (int64(above[0]) + differences[0]) & 0xFFFF
+    a: int = (int64(above[0]) + differences[0]) & 0xFFFF
     row[0] = a
     seen = a
     for column in range(1, row.size):

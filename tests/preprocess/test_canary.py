@@ -1,4 +1,4 @@
-"""Damage to Huffman-coded data is told: by a canary row where libjpeg-turbo decodes, by the end where we do."""
+"""Damage to Huffman-coded data is told: by a canary row behind them, or by where they end."""
 
 from __future__ import annotations
 
