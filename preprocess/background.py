@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.config import Background, ResultConfig
-from preprocess.kernels import reference as kernels
+from preprocess.kernels import compiled as kernels
 from preprocess.records import Geometry, ImageHeader, Mammogram
 from preprocess.roi import CoarseGrid, Findings, margin_in_pixels
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.kernels import reference as kernels
+from preprocess.kernels import compiled as kernels
 
 Values = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]

@@ -16,9 +16,10 @@ from preprocess import background, padding, voi
 from preprocess.config import ResultConfig
 from preprocess.decode import decoded_sha256
 from preprocess.geometry import fit, pixel_aspect
-from preprocess.kernels import reference as kernels
+from preprocess.kernels import compiled as kernels
 from preprocess.records import Geometry, IndexPixels, Mammogram, Prepared, StoredPixels, VoiChoice
 from preprocess.roi import Findings
+from preprocess.stored import value_range
 from preprocess.weights import AxisWeights, Grid, axis_weights, shift_needed
 
 __all__ = ["fit", "render"]
@@ -37,7 +38,7 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
     geometry = fit(findings.box, config.height, config.width, config.orient, pixel_aspect(instance.image))
     choice, table = _window(mammogram, findings, config)
     content = kernels.look_up(_resampled(pixels, geometry, mammogram.level), table)
-    fill = _darkest(pixels, table)
+    fill = _darkest(pixels, mammogram, table)
     kept = background.kept_of_content(findings, geometry, instance.image, config)
     if kept is not None:
         kept.blank(content, fill)
@@ -101,11 +102,12 @@ def _samples(weights: AxisWeights, shift: int) -> slice:
     return slice(weights.used.start << shift, weights.used.stop << shift)
 
 
-def _darkest(pixels: StoredPixels, table: voi.Table) -> int:
+def _darkest(pixels: StoredPixels, mammogram: Mammogram, table: voi.Table) -> int:
     """Smallest display value among the pixels; a monotonic table needs only the extremes."""
     steps = np.diff(table.astype(np.int32))
     if (steps >= 0).all() or (steps <= 0).all():
-        ends = np.array([[pixels.min(), pixels.max()]])
+        low, high = mammogram.extremes() if pixels is mammogram.pixels else value_range(pixels)
+        ends = np.array([[low, high]], dtype=pixels.dtype)
         return int(table[kernels.to_index(ends)].min())
     return int(table[kernels.count_values(pixels) > 0].min())
 
