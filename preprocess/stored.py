@@ -102,7 +102,17 @@ def to_stored(samples: Samples, image: ImageHeader) -> Stored:
 
 def value_range(pixels: StoredPixels) -> tuple[int, int]:
     """Smallest and largest value."""
-    return int(pixels.min()), int(pixels.max())
+    low, high = _extremes(np.ascontiguousarray(pixels))
+    return int(low), int(high)
+
+
+@compiled
+def _extremes(pixels: StoredPixels) -> tuple[int, int]:
+    low = high = pixels[0, 0]
+    for row in range(pixels.shape[0]):
+        for column in range(pixels.shape[1]):
+            low, high = min(low, pixels[row, column]), max(high, pixels[row, column])
+    return low, high
 
 
 def _are_numbers(samples: Samples, image: ImageHeader) -> bool:
