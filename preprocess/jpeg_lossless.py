@@ -34,6 +34,8 @@ _PER_FILL = 4
 """Short differences that are read before the buffer of 56 or more bits is looked after again."""
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _MOST_BITS = 16
+_HALVING = 5
+"""Predictors from here on halve what they add: samples that wrap matter."""
 
 _ONES = uint64(0xFFFF_FFFF_FFFF_FFFF)
 _LOW_BITS = uint64(0x0101_0101_0101_0101)
@@ -57,8 +59,10 @@ def decode(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         raise _failed("a code table of more codes than there are")
     pixels = np.empty((frame.rows, frame.columns), np.uint16)
     used = _decode_intervals(frame, pixels)
-    if frame.precision <= 8:
-        used &= 0xFF  # as decoders of 8 bits do, which keep no more of a sample
+    if frame.precision <= 8 and frame.predictor < _HALVING:
+        used &= (
+            0xFF  # encoders may reckon modulo 2^8: the predictions are the same, and decoders keep no more
+        )
     if used >> (frame.precision - frame.shift):
         raise _failed(f"decoded values of more than {frame.precision} bits")
     if frame.shift:
