@@ -63,6 +63,30 @@ def triangle(counts: Counts, peak: int) -> int:
     return peak + int(np.argmax(heights[0] * (last - index) - heights * (last - peak)))
 
 
+def brightest_of_nine(values: npt.NDArray[np.integer], inverted: bool) -> npt.NDArray[np.integer]:
+    """As in reference.py; the smallest is the largest of the complements."""
+    if inverted:
+        return ~_largest_of_nine(np.ascontiguousarray(~values))
+    return _largest_of_nine(np.ascontiguousarray(values))
+
+
+@compiled
+def _largest_of_nine(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Of three rows first, then of three columns; edges are repeated."""
+    rows, columns = values.shape
+    result = np.empty_like(values)
+    of_three = np.empty_like(values[0])
+    for row in range(rows):
+        above, here, below = values[max(row - 1, 0)], values[row], values[min(row + 1, rows - 1)]
+        for column in range(columns):
+            of_three[column] = max(max(above[column], here[column]), below[column])
+        for column in range(1, columns - 1):
+            result[row, column] = max(max(of_three[column - 1], of_three[column]), of_three[column + 1])
+        result[row, 0] = max(of_three[0], of_three[min(1, columns - 1)])
+        result[row, columns - 1] = max(of_three[columns - 1], of_three[max(columns - 2, 0)])
+    return result
+
+
 @compiled
 def _block_means(pixels: npt.NDArray[np.integer], shift: int) -> Values:
     """Means of 2^shift × 2^shift blocks: whole columns of a block are summed first."""

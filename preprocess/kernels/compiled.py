@@ -5,13 +5,12 @@ these to it on every kind of input. What gains nothing from being compiled is th
 """
 
 from preprocess.kernels._compiled_components import border_connected, fill_holes, largest_component
-from preprocess.kernels._compiled_mask import histogram, otsu, shift_mean, triangle
+from preprocess.kernels._compiled_mask import brightest_of_nine, histogram, otsu, shift_mean, triangle
 from preprocess.kernels._compiled_resample import count_values, look_up, resample
 from preprocess.kernels.reference import (
     blank,
     block_mean,
     bounds,
-    brightest_of_nine,
     dilate,
     erode,
     opened,

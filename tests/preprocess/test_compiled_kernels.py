@@ -60,6 +60,13 @@ def test_shift_mean(pixels: np.ndarray, shift: int) -> None:
     same(compiled.shift_mean(pixels, shift), reference.shift_mean(pixels, shift))
 
 
+@settings(max_examples=200, deadline=None)
+@given(DTYPES.flatmap(lambda kind: arrays.arrays(kind, SHAPES)), st.booleans())
+def test_brightest_of_nine(pixels: np.ndarray, inverted: bool) -> None:
+    same(compiled.brightest_of_nine(pixels, inverted), reference.brightest_of_nine(pixels, inverted))
+    same(compiled.brightest_of_nine(pixels.T, inverted), reference.brightest_of_nine(pixels.T, inverted))
+
+
 def test_shift_mean_takes_the_largest_blocks_of_the_largest_values() -> None:
     for value, kind in ((65535, np.uint16), (-32768, np.int16)):
         pixels = np.full((130, 129), value, kind)
