@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.config import Background, ResultConfig
-from preprocess.kernels import compiled as kernels
+from preprocess.kernels import seam as kernels
 from preprocess.records import Geometry, ImageHeader, Mammogram
 from preprocess.roi import CoarseGrid, Findings, margin_in_pixels
 
@@ -54,6 +54,7 @@ def kept_of_content(
     mask = _grown(findings, image, config)
     if mask is None:
         return None
+    mask = kernels.to_host(mask)
     box = geometry.box
     rows = _nearest(box.row, box.rows, geometry.content_rows, findings.grid, mask.shape[0])
     columns = _nearest(box.column, box.columns, geometry.content_columns, findings.grid, mask.shape[1])

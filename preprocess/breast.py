@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.kernels import compiled as kernels
+from preprocess.kernels import seam as kernels
 
 Values = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -131,7 +131,7 @@ def _film_edges(bright: Mask) -> Mask:
     """Straight bright bands along the sides of the frame that end within 1/8 of it, with 2 pixels of blur."""
     edges = np.zeros_like(bright)
     for axis in (0, 1):
-        counts = np.count_nonzero(bright, axis=1 - axis)
+        counts = kernels.to_host(np.count_nonzero(bright, axis=1 - axis))
         length = bright.shape[1 - axis]
         for reverse in (False, True):
             thickness = _band(counts[::-1] if reverse else counts, length)

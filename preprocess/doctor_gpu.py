@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from preprocess import wording
 from preprocess.doctor_checks import FAIL, OK, WARN, Check, installed, release
+from preprocess.doctor_kernels import kernel_checks
 
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _CUDA_13_DRIVER = 13000
@@ -44,17 +45,19 @@ LIBRARIES = (
 def gpu_checks(*, needed: bool) -> Iterator[Check]:
     """Driver, devices, libraries, and mixtures of CUDA 12 and 13 that overwrite each other."""
     bad = FAIL if needed else WARN
-    version = None
+    version, architectures = None, list[str]()
     try:
         driver = load_driver()
         version = driver_version(driver)
         yield Check("GPU driver", OK, f"CUDA {version // 1000}.{version % 1000 // 10}")
         yield from _devices(driver, bad)
+        architectures = list(_architectures(driver))
     except OSError as error:
         yield Check("GPU driver", bad, str(error), "Install NVIDIA's driver; in a container: --gpus all.")
     for library in LIBRARIES:
         yield library_check(library, bad)
     yield from _mixtures(version, bad)
+    yield from kernel_checks(architectures, bad)
     if not _exists(_OUR_DECODER):
         yield Check("GPU decoder", bad, "this version decodes on the CPU only", "Use --cpu.")
 
@@ -112,6 +115,17 @@ def _devices(driver: ctypes.CDLL, bad: str) -> Iterator[Check]:
         major, minor = (_attribute(driver, device, number) for number in (75, 76))
         text = name.value.decode("ascii", "replace")
         yield Check(f"GPU {index}", OK, f"{text}, {wording.byte_size(memory.value)}, sm_{major}{minor}")
+
+
+def _architectures(driver: ctypes.CDLL) -> Iterator[str]:
+    """sm_90 and the like, of every GPU."""
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)):
+        return
+    for index in range(count.value):
+        device = ctypes.c_int()
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        yield "sm_" + "".join(str(_attribute(driver, device, number)) for number in (75, 76))
 
 
 def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:

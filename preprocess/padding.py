@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.kernels import compiled as kernels
+from preprocess.kernels import seam as kernels
 from preprocess.records import ImageHeader, Padding, StoredPixels
 
 Mask = npt.NDArray[np.bool_]

@@ -16,10 +16,9 @@ from preprocess import background, padding, voi
 from preprocess.config import ResultConfig
 from preprocess.decode import decoded_sha256
 from preprocess.geometry import fit, pixel_aspect
-from preprocess.kernels import compiled as kernels
+from preprocess.kernels import seam as kernels
 from preprocess.records import Geometry, IndexPixels, Mammogram, Prepared, StoredPixels, VoiChoice
 from preprocess.roi import Findings
-from preprocess.stored import value_range
 from preprocess.weights import AxisWeights, Grid, axis_weights, shift_needed
 
 __all__ = ["fit", "render"]
@@ -34,29 +33,30 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
     Raises RejectedInput invalid_voi, or blank_image where a range is asked for and there is none.
     """
     instance = mammogram.instance
-    pixels = _without_bright_padding(mammogram, findings)
+    pixels = without_bright_padding(mammogram, findings)
     geometry = fit(findings.box, config.height, config.width, config.orient, pixel_aspect(instance.image))
-    choice, table = _window(mammogram, findings, config)
+    choice, table = window(mammogram, findings, config)
     content = kernels.look_up(_resampled(pixels, geometry, mammogram.level), table)
     fill = _darkest(pixels, mammogram, table)
     kept = background.kept_of_content(findings, geometry, instance.image, config)
     if kept is not None:
         kept.blank(content, fill)
     picture = np.full((config.height, config.width), fill, np.uint8 if config.bits == 8 else np.uint16)
-    _content_of(picture, geometry)[...] = content
+    _content_of(picture, geometry)[...] = kernels.to_host(content)
     return Prepared(
         mammogram=mammogram,
         geometry=geometry,
         voi=choice,
         pixels=picture,
         bits=config.bits,
-        decoded_sha256=decoded_sha256(mammogram.pixels),
+        decoded_sha256=decoded_sha256(kernels.to_host(mammogram.pixels)),
         pixels_sha256=decoded_sha256(picture),
         background_blanked=kept is not None,
     )
 
 
-def _without_bright_padding(mammogram: Mammogram, findings: Findings) -> StoredPixels:
+def without_bright_padding(mammogram: Mammogram, findings: Findings) -> StoredPixels:
+    """The decoded pixels, with padding replaced where it must be."""
     if findings.padding is None or findings.padding_replacement is None:
         return mammogram.pixels
     if mammogram.level:
@@ -66,7 +66,7 @@ def _without_bright_padding(mammogram: Mammogram, findings: Findings) -> StoredP
     return pixels if value is None else padding.replace(pixels, rule, value)
 
 
-def _window(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> tuple[VoiChoice, voi.Table]:
+def window(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> tuple[VoiChoice, voi.Table]:
     """The choice with its window, and its table; ranges come from the decoded level without its padding."""
     instance = mammogram.instance
     image, transform = instance.image, instance.modality_transform
@@ -82,8 +82,16 @@ def _window(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> t
 
 def _resampled(pixels: StoredPixels, geometry: Geometry, level: int) -> IndexPixels:
     """The box at its size in the picture, as table indices; only its samples are read."""
+    rows, columns, shift = axes(pixels.shape, geometry, level)
+    part = pixels[_samples(rows, shift), _samples(columns, shift)]
+    index = kernels.block_mean(kernels.to_index(part), shift)
+    return kernels.resample(index, columns.moved(columns.used.start), rows.moved(rows.used.start))
+
+
+def axes(shape: tuple[int, ...], geometry: Geometry, level: int) -> tuple[AxisWeights, AxisWeights, int]:
+    """Weights of rows and columns from an image of this shape, after block means by the shift."""
     box = geometry.box
-    row_grid, column_grid = (Grid.of_level(level, size) for size in pixels.shape)
+    row_grid, column_grid = (Grid.of_level(level, size) for size in shape)
     shift = max(
         shift_needed(box.rows, geometry.content_rows, row_grid),
         shift_needed(box.columns, geometry.content_columns, column_grid),
@@ -92,9 +100,7 @@ def _resampled(pixels: StoredPixels, geometry: Geometry, level: int) -> IndexPix
     columns = axis_weights(
         box.column, box.columns, geometry.content_columns, column_grid.shifted(shift), box.flipped
     )
-    part = pixels[_samples(rows, shift), _samples(columns, shift)]
-    index = kernels.block_mean(kernels.to_index(part), shift)
-    return kernels.resample(index, columns.moved(columns.used.start), rows.moved(rows.used.start))
+    return rows, columns, shift
 
 
 def _samples(weights: AxisWeights, shift: int) -> slice:
@@ -106,8 +112,9 @@ def _darkest(pixels: StoredPixels, mammogram: Mammogram, table: voi.Table) -> in
     """Smallest display value among the pixels; a monotonic table needs only the extremes."""
     steps = np.diff(table.astype(np.int32))
     if (steps >= 0).all() or (steps <= 0).all():
-        low, high = mammogram.extremes() if pixels is mammogram.pixels else value_range(pixels)
-        ends = np.array([[low, high]], dtype=pixels.dtype)
+        ours = pixels is mammogram.pixels
+        low, high = mammogram.extremes() if ours else (int(pixels.min()), int(pixels.max()))
+        ends = np.array([[low, high]], pixels.dtype)
         return int(table[kernels.to_index(ends)].min())
     return int(table[kernels.count_values(pixels) > 0].min())
 

@@ -24,7 +24,7 @@ from preprocess.codestream import deepest_level
 from preprocess.config import Orientation, ResultConfig, RoiPolicy
 from preprocess.errors import RejectedInput, UsageError
 from preprocess.geometry import fit, pixel_aspect
-from preprocess.kernels import compiled as kernels
+from preprocess.kernels import seam as kernels
 from preprocess.padding import PaddingRule
 from preprocess.records import BreastBox, ImageHeader, Instance, Mammogram, RoiMethod
 
@@ -84,7 +84,7 @@ def find(coarse: Mammogram, config: ResultConfig) -> Findings:
     pad = padding.rule(instance.padding, instance.image)
     replaced = _padding_replacement(coarse, pad, inverted)
     values, grid = _thumbnail(coarse)
-    allowed = np.ones(values.shape, dtype=np.bool_)
+    allowed = np.ones_like(values, dtype=np.bool_)
     if pad is not None and replaced is not None:
         allowed = ~padding.rim(padding.mask(values, pad))
     component = breast.find(-values if inverted else values, allowed)
@@ -174,7 +174,7 @@ def _box(
     if config.roi is RoiPolicy.NONE:
         return whole
     if config.roi_detector is not None:
-        detected = detector_of(config.roi_detector)(values, image)
+        detected = detector_of(config.roi_detector)(kernels.to_host(values), image)
         if detected is not None:
             row, column, rows, columns = detected
             return _clipped(whole, RoiMethod.DETECTOR, (row, row + rows), (column, column + columns))

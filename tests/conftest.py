@@ -7,6 +7,10 @@ import pytest
 from hypothesis import settings
 
 from bench.phantom import PhantomSpec, generate
+from tests.kernels.fixtures import compiled_kernels, cupy_kernels, device_kernels, kernels, twins
+
+# Fixtures of every test that runs under several libraries, as SciPy's `xp`.
+__all__ = ["compiled_kernels", "cupy_kernels", "device_kernels", "kernels", "twins"]
 
 settings.register_profile("untimed", deadline=None)  # a machine under load is no failure
 settings.load_profile("untimed")

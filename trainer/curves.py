@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trainer.crossfit import reliability
 from trainer.predictions import Cases, Level
@@ -140,6 +141,7 @@ def probabilities(cases: Cases) -> str:
 def history(lines: Sequence[Line], y: str) -> str:
     """A training's values by epoch."""
     with _figure("epoch", y) as (figure, axes):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for line in lines:
             axes.plot(np.arange(1, len(line.values) + 1), line.values, "o-", ms=2.5, label=line.label)
         axes.legend(frameon=False)

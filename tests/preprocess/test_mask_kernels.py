@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from preprocess.kernels import reference as kernels
-
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -21,7 +19,7 @@ def speckle(seed: int, rows: int, columns: int, share: float = 0.5) -> np.ndarra
 
 @settings(deadline=None, max_examples=40)
 @given(SEEDS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
-def test_shift_mean_is_the_rounded_mean_of_blocks_with_repeated_edges(seed, rows, columns, shift):
+def test_shift_mean_is_the_rounded_mean_of_blocks_with_repeated_edges(kernels, seed, rows, columns, shift):
     pixels = np.random.default_rng(seed).integers(-32768, 32768, (rows, columns)).astype(np.int16)
     step = 1 << shift
     padded = np.pad(pixels, ((0, -rows % step), (0, -columns % step)), mode="edge").tolist()
@@ -33,20 +31,20 @@ def test_shift_mean_is_the_rounded_mean_of_blocks_with_repeated_edges(seed, rows
             assert means[r, c] == (sum(block) + (step * step >> 1)) >> (2 * shift)
 
 
-def test_shift_mean_holds_the_largest_sum_in_32_bits():
+def test_shift_mean_holds_the_largest_sum_in_32_bits(kernels):
     assert kernels.shift_mean(np.full((128, 128), 65535, np.uint16), 7).tolist() == [[65535]]
     assert kernels.shift_mean(np.full((128, 128), -32768, np.int16), 7).tolist() == [[-32768]]
     with pytest.raises(ValueError, match="shift"):
         kernels.shift_mean(np.zeros((2, 2), np.uint16), 8)
 
 
-def test_shift_mean_equals_the_rendering_kernel_on_unsigned_pixels():
+def test_shift_mean_equals_the_rendering_kernel_on_unsigned_pixels(kernels):
     pixels = np.random.default_rng(0).integers(0, 65536, (37, 50), dtype=np.uint16)
     for shift in (0, 1, 3):
         assert np.array_equal(kernels.shift_mean(pixels, shift), kernels.block_mean(pixels, shift))
 
 
-def test_histogram_bins_by_shift_and_leaves_out_what_is_excluded():
+def test_histogram_bins_by_shift_and_leaves_out_what_is_excluded(kernels):
     values = np.array([[-5, -4, -1, 3], [4094, 4095, 9000, -900]], np.int32)
     include = np.array([[True, True, True, True], [True, False, True, True]])
     counts = kernels.histogram(values, include, low=-5, shift=2)
@@ -57,7 +55,7 @@ def test_histogram_bins_by_shift_and_leaves_out_what_is_excluded():
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=30))
-def test_otsu_is_the_first_maximum_of_the_exact_between_class_variance(bins):
+def test_otsu_is_the_first_maximum_of_the_exact_between_class_variance(kernels, bins):
     def variance(threshold: int) -> Fraction:
         low, high = bins[: threshold + 1], bins[threshold + 1 :]
         if not sum(low) or not sum(high):
@@ -71,20 +69,20 @@ def test_otsu_is_the_first_maximum_of_the_exact_between_class_variance(bins):
     assert kernels.otsu(np.array(bins)) == expected
 
 
-def test_otsu_takes_the_lowest_threshold_where_a_gap_ties():
+def test_otsu_takes_the_lowest_threshold_where_a_gap_ties(kernels):
     counts = np.zeros(1024, np.int64)
     counts[[10, 900]] = 5
     assert kernels.otsu(counts) == 10
 
 
-def test_otsu_of_a_flat_image_finds_no_threshold():
+def test_otsu_of_a_flat_image_finds_no_threshold(kernels):
     counts = np.zeros(1024, np.int64)
     counts[700] = 99
     assert kernels.otsu(counts) == -1
     assert kernels.otsu(np.zeros(1024, np.int64)) == -1
 
 
-def test_otsu_is_exact_where_float64_is_not():
+def test_otsu_is_exact_where_float64_is_not(kernels):
     # Two thresholds whose variances differ by less than 1 part in 10^16: the larger, later one wins.
     n = 10**9
     counts = np.zeros(1024, np.int64)
@@ -94,7 +92,7 @@ def test_otsu_is_exact_where_float64_is_not():
     assert (low, kernels.otsu(counts)) == (1, 0)
 
 
-def test_triangle_stops_at_the_foot_of_the_peak_whatever_lies_far_right():
+def test_triangle_stops_at_the_foot_of_the_peak_whatever_lies_far_right(kernels):
     counts = np.zeros(1024, np.int64)
     counts[:8] = 1000, 5000, 20000, 9000, 2000, 300, 40, 10
     counts[200:600] = 50
@@ -106,7 +104,7 @@ def test_triangle_stops_at_the_foot_of_the_peak_whatever_lies_far_right():
 
 @settings(deadline=None, max_examples=40)
 @given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.integers(0, 4), st.integers(0, 4))
-def test_morphology_is_scipys_with_border_0(seed, rows, columns, row_radius, column_radius):
+def test_morphology_is_scipys_with_border_0(kernels, seed, rows, columns, row_radius, column_radius):
     mask = speckle(seed, rows, columns, 0.8)
     box = np.ones((2 * row_radius + 1, 2 * column_radius + 1))
     eroded = kernels.erode(mask, row_radius, column_radius)
@@ -117,7 +115,7 @@ def test_morphology_is_scipys_with_border_0(seed, rows, columns, row_radius, col
     assert np.array_equal(opened, ndimage.binary_opening(mask, box))
 
 
-def test_opening_keeps_a_straight_edge_at_the_border_and_drops_a_line():
+def test_opening_keeps_a_straight_edge_at_the_border_and_drops_a_line(kernels):
     mask = np.zeros((60, 60), bool)
     mask[10:50, :30] = True
     expected = mask.copy()
@@ -125,14 +123,14 @@ def test_opening_keeps_a_straight_edge_at_the_border_and_drops_a_line():
     assert np.array_equal(kernels.opened(mask, 3, 3), expected)
 
 
-def test_the_largest_component_joins_diagonals():
+def test_the_largest_component_joins_diagonals(kernels):
     mask = np.eye(5, dtype=bool)
     mask[0, 3:] = True
     assert np.array_equal(kernels.largest_component(mask), np.eye(5, dtype=bool))
 
 
 @pytest.mark.parametrize("turn", [lambda m: m, np.flipud, np.fliplr, lambda m: m[::-1, ::-1]])
-def test_of_equal_components_the_first_in_raster_order_is_taken(turn):
+def test_of_equal_components_the_first_in_raster_order_is_taken(kernels, turn):
     mask = np.zeros((9, 9), bool)
     mask[1:3, 5:8] = mask[5:8, 1:3] = True
     mask = turn(mask)
@@ -141,7 +139,7 @@ def test_of_equal_components_the_first_in_raster_order_is_taken(turn):
     assert np.flatnonzero(chosen)[0] == np.flatnonzero(mask)[0]
 
 
-def test_the_component_does_not_depend_on_label_numbers(monkeypatch):
+def test_the_component_does_not_depend_on_label_numbers(kernels, monkeypatch):
     mask = speckle(4, 40, 40, 0.35)
     expected = kernels.largest_component(mask)
     label = ndimage.label
@@ -154,14 +152,14 @@ def test_the_component_does_not_depend_on_label_numbers(monkeypatch):
     assert np.array_equal(kernels.largest_component(mask), expected)
 
 
-def test_an_empty_mask_has_an_empty_component_and_empty_bounds():
+def test_an_empty_mask_has_an_empty_component_and_empty_bounds(kernels):
     nothing = np.zeros((4, 6), bool)
     assert not kernels.largest_component(nothing).any()
     assert kernels.bounds(nothing) == (0, 0, 0, 0)
     assert not kernels.border_connected(nothing).any()
 
 
-def test_border_connected_keeps_what_reaches_the_frame_even_by_a_corner():
+def test_border_connected_keeps_what_reaches_the_frame_even_by_a_corner(kernels):
     mask = np.zeros((7, 7), bool)
     mask[[0, 1, 2], [0, 1, 2]] = True
     mask[4:6, 4:6] = True
@@ -170,7 +168,7 @@ def test_border_connected_keeps_what_reaches_the_frame_even_by_a_corner():
     assert kept[2, 2]
 
 
-def test_holes_are_filled_up_to_a_size_and_bays_never():
+def test_holes_are_filled_up_to_a_size_and_bays_never(kernels):
     mask = np.zeros((20, 20), bool)
     mask[2:18, 2:18] = True
     mask[4:6, 4:6] = False
@@ -184,7 +182,7 @@ def test_holes_are_filled_up_to_a_size_and_bays_never():
     assert not everything[9:12, 0:4].any()
 
 
-def test_within_takes_bounds_beyond_the_dtype():
+def test_within_takes_bounds_beyond_the_dtype(kernels):
     values = np.array([[0, 7, 255]], np.uint8)
     assert kernels.within(values, -3, 7).tolist() == [[True, True, False]]
     assert kernels.within(values, 8, 4000).tolist() == [[False, False, True]]
@@ -192,7 +190,7 @@ def test_within_takes_bounds_beyond_the_dtype():
     assert not kernels.within(values, -9, -1).any()
 
 
-def test_an_odd_middle_column_has_no_side():
+def test_an_odd_middle_column_has_no_side(kernels):
     mask = np.ones((2, 5), bool)
     assert kernels.side_masses(mask) == (4, 4)
     mask[:, 4] = False
@@ -200,13 +198,13 @@ def test_an_odd_middle_column_has_no_side():
     assert kernels.side_masses(np.ones((3, 1), bool)) == (0, 0)
 
 
-def test_bounds_are_half_open():
+def test_bounds_are_half_open(kernels):
     mask = np.zeros((10, 12), bool)
     mask[3, 4] = mask[6, 9] = True
     assert kernels.bounds(mask) == (3, 7, 4, 10)
 
 
-def test_brightest_of_nine_follows_the_polarity():
+def test_brightest_of_nine_follows_the_polarity(kernels):
     values = np.array([[5, 1, 1], [1, 1, 1], [1, 1, 9]], np.uint16)
     assert kernels.brightest_of_nine(values, inverted=False).tolist() == [[5, 5, 1], [5, 9, 9], [1, 9, 9]]
     assert kernels.brightest_of_nine(values, inverted=True).tolist() == [[1, 1, 1]] * 3

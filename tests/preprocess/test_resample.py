@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.kernels import reference as kernels
 from preprocess.weights import MAX_TAPS, AxisWeights, Grid, axis_weights, shift_needed
 
 
@@ -122,7 +122,11 @@ def slow_pass(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 @given(axes(), axes(), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_resampling_is_two_rounded_passes_horizontal_first(
-    down: tuple[int, int, int, int, int], across: tuple[int, int, int, int, int], flipped: bool, seed: int
+    kernels: Any,
+    down: tuple[int, int, int, int, int],
+    across: tuple[int, int, int, int, int],
+    flipped: bool,
+    seed: int,
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, 65536, (down[4], across[4]), np.uint16)
     rows = axis_weights(*down[:3], Grid.of_level(*down[3:]))
@@ -134,14 +138,14 @@ def test_resampling_is_two_rounded_passes_horizontal_first(
     np.testing.assert_array_equal(result, expected)
 
 
-def test_the_order_of_passes_shows_in_the_rounding() -> None:
+def test_the_order_of_passes_shows_in_the_rounding(kernels: Any) -> None:
     # Horizontal first: 0.5 → 1 and 1.5 → 2, then 1.5 → 2. Vertical first would give 1 and 1, then 1.
     half = axis_weights(0, 2, 1, Grid.of_level(0, 2))
     assert kernels.resample(np.array([[0, 1], [2, 1]], np.uint16), half, half).tolist() == [[2]]
     assert kernels.resample(np.array([[0, 2], [1, 1]], np.uint16), half, half).tolist() == [[1]]
 
 
-def test_the_largest_sum_fits_in_32_signed_bits() -> None:
+def test_the_largest_sum_fits_in_32_signed_bits(kernels: Any) -> None:
     assert 65535 * 2**14 + 8192 == 1_073_733_632 < 2**31
     white = np.full((300, 200), 65535, np.uint16)
     rows, columns = (
@@ -153,7 +157,9 @@ def test_the_largest_sum_fits_in_32_signed_bits() -> None:
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_equal_sizes_are_a_copy_and_a_flip_is_a_mirror(rows: int, columns: int, seed: int) -> None:
+def test_equal_sizes_are_a_copy_and_a_flip_is_a_mirror(
+    kernels: Any, rows: int, columns: int, seed: int
+) -> None:
     pixels = np.random.default_rng(seed).integers(0, 65536, (rows, columns), np.uint16)
     down, across = Grid.of_level(0, rows), Grid.of_level(0, columns)
     same = axis_weights(0, rows, rows, down)
@@ -164,7 +170,7 @@ def test_equal_sizes_are_a_copy_and_a_flip_is_a_mirror(rows: int, columns: int, 
 
 @given(axes(), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
-def test_a_flip_mirrors_every_result(axis: tuple[int, int, int, int, int], seed: int) -> None:
+def test_a_flip_mirrors_every_result(kernels: Any, axis: tuple[int, int, int, int, int], seed: int) -> None:
     start, size, outputs, level, samples = axis
     pixels = np.random.default_rng(seed).integers(0, 65536, (3, samples), np.uint16)
     grid, rows = Grid.of_level(level, samples), axis_weights(0, 3, 3, Grid.of_level(0, 3))
@@ -175,7 +181,9 @@ def test_a_flip_mirrors_every_result(axis: tuple[int, int, int, int, int], seed:
 
 @given(axes(), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
-def test_only_the_samples_in_use_matter(axis: tuple[int, int, int, int, int], seed: int) -> None:
+def test_only_the_samples_in_use_matter(
+    kernels: Any, axis: tuple[int, int, int, int, int], seed: int
+) -> None:
     start, size, outputs, level, samples = axis
     pixels = np.random.default_rng(seed).integers(0, 65536, (2, samples), np.uint16)
     weights, rows = (
@@ -187,7 +195,7 @@ def test_only_the_samples_in_use_matter(axis: tuple[int, int, int, int, int], se
     np.testing.assert_array_equal(whole, part)
 
 
-def test_weights_for_other_samples_are_refused() -> None:
+def test_weights_for_other_samples_are_refused(kernels: Any) -> None:
     rows = axis_weights(0, 5, 5, Grid.of_level(0, 5))
     with pytest.raises(ValueError, match="of 4"):
         kernels.resample(np.zeros((4, 5), np.uint16), rows, rows)
@@ -196,7 +204,7 @@ def test_weights_for_other_samples_are_refused() -> None:
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_block_mean_rounds_the_mean_of_blocks_with_replicated_edges(
-    rows: int, columns: int, shift: int, seed: int
+    kernels: Any, rows: int, columns: int, shift: int, seed: int
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, 65536, (rows, columns), np.uint16)
     side, mean = 1 << shift, kernels.block_mean(pixels, shift)
@@ -211,7 +219,7 @@ def test_block_mean_rounds_the_mean_of_blocks_with_replicated_edges(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
-def test_table_indices_are_the_value_or_the_value_from_32768(dtype: type[np.integer]) -> None:
+def test_table_indices_are_the_value_or_the_value_from_32768(kernels: Any, dtype: type[np.integer]) -> None:
     limits = np.iinfo(dtype)
     values = np.array([[limits.min, 0, 1, limits.max]], dtype)
     expected = values.astype(int) + (32768 if limits.min < 0 else 0)
@@ -220,7 +228,7 @@ def test_table_indices_are_the_value_or_the_value_from_32768(dtype: type[np.inte
     np.testing.assert_array_equal(index, expected)
 
 
-def test_offset_indices_resample_as_signed_values_do() -> None:
+def test_offset_indices_resample_as_signed_values_do(kernels: Any) -> None:
     signed = np.random.default_rng(1).integers(-2048, 2048, (40, 30)).astype(np.int16)
     rows, columns = axis_weights(0, 40, 9, Grid.of_level(0, 40)), axis_weights(0, 30, 7, Grid.of_level(0, 30))
     between = (signed.astype(np.int64) @ dense(columns, 30).T + 8192) >> 14
@@ -229,7 +237,7 @@ def test_offset_indices_resample_as_signed_values_do() -> None:
     np.testing.assert_array_equal(result.astype(int) - 32768, expected)
 
 
-def test_look_up_and_counts() -> None:
+def test_look_up_and_counts(kernels: Any) -> None:
     pixels = np.random.default_rng(2).integers(-300, 300, (100, 33)).astype(np.int16)
     include = pixels % 3 == 0
     index = pixels.astype(int) + 32768
