@@ -21,6 +21,7 @@ from preprocess.codestream import deepest_level
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
 from preprocess.discover import discover
+from preprocess.heap import keep_freed_memory
 from preprocess.images import encode
 from preprocess.records import Instance, Mammogram, SourceFile
 
@@ -149,7 +150,8 @@ class Preparation(_OfPaths):
     """Where pictures are kept, named as their sources; None: a folder that goes with the process."""
 
     def open(self) -> Callable[[], Parts]:
-        """One pass prepares and stores every file; a reject is stored as nothing."""
+        """One pass prepares and stores every file, as a worker does; a reject is stored as nothing."""
+        keep_freed_memory()
         if self.out is not None:
             return partial(self._prepare, Path(self.out))
         holder = tempfile.TemporaryDirectory(prefix="bcd-bench-")

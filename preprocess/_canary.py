@@ -1,6 +1,6 @@
 """Whether a JPEG's entropy-coded data hold exactly the declared pixels, at the price of one more row.
 
-In:  a complete JPEG frame of one component, lossless (T.81 Annex H) or sequential (Annex F).
+In:  a complete sequential JPEG frame (T.81 Annex F) of one component.
 Out: the frame with a known row appended; later, whether that row was decoded as it must be.
 
 Huffman codes have no checksum, and libjpeg-turbo fills in for what is missing and leaves what is too much.
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess._huffman import LOSSLESS, MOST_ROWS, SEQUENTIAL, Codes, Frame, next_symbol, read_frame
+from preprocess._huffman import MOST_ROWS, SEQUENTIAL, Codes, Frame, next_symbol, read_frame
 
 _SYMBOLS = 128
 """Length of the canary; the rest of its row is whatever the decoder makes of no data."""
@@ -36,16 +36,27 @@ _LARGEST_AC = 7
 _Pixels = npt.NDArray[np.integer[Any]]
 
 
-class Canary(Protocol):
+@dataclass(slots=True)
+class Canary:
     """A frame with a canary row."""
 
     data: bytes
     rows: int
     """Rows of the image itself."""
+    cases: tuple[tuple[bool | None, ...], ...]
+    """Which blocks of the row are flat, for each number of fill bits; None where it cannot be said."""
 
     def survived(self, decoded: _Pixels) -> bool:
         """Whether what was decoded of `data` ends with the canary, for any number of fill bits."""
-        ...
+        blocks = min(_SEEN, decoded.shape[1] // _BLOCK)
+        if blocks < _FEWEST_BLOCKS:
+            return True
+        row = decoded[-_BLOCK:, : blocks * _BLOCK].reshape(_BLOCK, blocks, _BLOCK)
+        flat = row.max(axis=(0, 2)) == row.min(axis=(0, 2))
+        return any(
+            all(wanted in (None, bool(seen)) for wanted, seen in zip(case, flat, strict=False))
+            for case in self.cases
+        )
 
 
 def with_canary(data: bytes) -> Canary | None:
@@ -58,13 +69,11 @@ def with_canary(data: bytes) -> Canary | None:
         data: SOI to EOI, of one component, whose segments `read_jpeg` accepted.
     """
     frame = read_frame(data)
-    if frame is None or frame.rows < 2 or frame.rows + 2 * _BLOCK > MOST_ROWS or frame.shift:
+    if frame is None or frame.process not in SEQUENTIAL or frame.restart_interval or frame.shift:
         return None
-    if frame.process == LOSSLESS and 1 <= frame.predictor <= 7:
-        return _lossless(frame)
-    if frame.process in SEQUENTIAL:
-        return _sequential(frame)
-    return None
+    if frame.rows < 2 or frame.rows + 2 * _BLOCK > MOST_ROWS:
+        return None
+    return _sequential(frame)
 
 
 def _numbers() -> Sequence[int]:
@@ -81,50 +90,6 @@ def _coded(codes: Codes, symbol: int) -> str:
     return f"{code:0{length}b}"
 
 
-# Lossless
-
-
-@dataclass(slots=True)
-class _LosslessCanary:
-    data: bytes
-    rows: int
-    predictor: int
-    cases: tuple[tuple[int, ...], ...]
-    """First differences of the row, for each number of fill bits."""
-
-    def survived(self, decoded: _Pixels) -> bool:
-        seen = [int(value) for value in decoded[-1, :_SEEN]]
-        above = [int(value) for value in decoded[-2, :_SEEN]]
-        wrap = (1 << (8 * decoded.dtype.itemsize)) - 1
-        rows = (_row(case, above, self.predictor, wrap) for case in self.cases)
-        return any(seen[: len(row)] == row for row in rows)
-
-
-def _lossless(frame: Frame) -> Canary | None:
-    """A walk through the four shortest codes, with varying differences."""
-    symbols = [symbol for _, symbol in sorted(frame.first.items()) if symbol < 16][:4]
-    if len(symbols) < 2:
-        return None
-    parts = []
-    for number in _numbers():
-        symbol = symbols[(number >> 16) % len(symbols)]
-        extra = f"{(number >> 8) & ((1 << symbol) - 1):0{symbol}b}" if symbol else ""
-        parts.append(_coded(frame.first, symbol) + extra)
-    bits = "".join(parts)
-    cases = tuple(_read_differences(fill + bits, frame.first) for fill in frame.fills())
-    return _LosslessCanary(frame.extended(frame.rows + 1, bits), frame.rows, frame.predictor, cases)
-
-
-def _read_differences(bits: str, codes: Codes) -> tuple[int, ...]:
-    values: list[int] = []
-    position = 0
-    while len(values) < _SEEN and position + _LONGEST_SYMBOL <= len(bits):
-        symbol, position = next_symbol(bits, position, codes)
-        values.append(_difference(symbol, bits[position : position + symbol % 16]))
-        position += symbol % 16
-    return tuple(values)
-
-
 def _difference(symbol: int, extra: str) -> int:
     """T.81 H.1.2.2: as many bits as the symbol says, negative if the first is 0; 16 is 32,768, no bits."""
     if symbol == 0:
@@ -133,40 +98,6 @@ def _difference(symbol: int, extra: str) -> int:
         return 32_768
     number = int(extra, 2)
     return number if extra[0] == "1" else number - (1 << symbol) + 1
-
-
-def _row(differences: Sequence[int], above: Sequence[int], predictor: int, wrap: int) -> list[int]:
-    """Samples of a row from its differences and the row above (T.81 H.1.2.1); `wrap` masks what is kept."""
-    row = [(above[0] + differences[0]) & 0xFFFF]
-    for x in range(1, min(len(above), len(differences))):
-        a, b, c = row[-1], above[x], above[x - 1]
-        prediction = (
-            a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1,
-        )[predictor - 1]  # fmt: skip
-        row.append((prediction + differences[x]) & 0xFFFF)
-    return [value & wrap for value in row]
-
-
-# Sequential: a row of blocks, flat ones and ones with a single large coefficient
-
-
-@dataclass(slots=True)
-class _SequentialCanary:
-    data: bytes
-    rows: int
-    cases: tuple[tuple[bool | None, ...], ...]
-    """Which blocks of the row are flat, for each number of fill bits; None where it cannot be said."""
-
-    def survived(self, decoded: _Pixels) -> bool:
-        blocks = min(_SEEN, decoded.shape[1] // _BLOCK)
-        if blocks < _FEWEST_BLOCKS:
-            return True
-        row = decoded[-_BLOCK:, : blocks * _BLOCK].reshape(_BLOCK, blocks, _BLOCK)
-        flat = row.max(axis=(0, 2)) == row.min(axis=(0, 2))
-        return any(
-            all(wanted in (None, bool(seen)) for wanted, seen in zip(case, flat, strict=False))
-            for case in self.cases
-        )
 
 
 def _sequential(frame: Frame) -> Canary | None:
@@ -181,7 +112,7 @@ def _sequential(frame: Frame) -> Canary | None:
     bits = "".join(parts)
     cases = tuple(tuple(_read_blocks(fill + bits, frame, strong)) for fill in frame.fills())
     blocks = -(-frame.rows // _BLOCK) + 1
-    return _SequentialCanary(frame.extended(blocks * _BLOCK, bits), frame.rows, cases)
+    return Canary(frame.extended(blocks * _BLOCK, bits), frame.rows, cases)
 
 
 def _read_blocks(bits: str, frame: Frame, strong: int) -> list[bool | None]:

@@ -3,7 +3,8 @@
 In:  an Instance whose codestream facts agree with its header, and a wavelet level.
 Out: Samples, of the level's exact size. Which library decodes what:
      JPEG 2000, HTJ2K       OpenJPEG, all levels through one path (openjpeg.py)
-     JPEG, JPEG Lossless    libjpeg-turbo 3 (imagecodecs.jpeg8): 8 and 12 bits; SOF3 at 2-16 bits
+     JPEG                   libjpeg-turbo 3 (imagecodecs.jpeg8), 8 and 12 bits
+     JPEG Lossless          our own (jpeg_lossless.py), 2 to 16 bits
      JPEG-LS                CharLS (imagecodecs.jpegls)
      RLE, native            NumPy, PackBits of imagecodecs
 """
@@ -18,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from preprocess import openjpeg
+from preprocess import jpeg_lossless, openjpeg
 from preprocess._canary import with_canary
 from preprocess.codestream import compression_of, repair
 from preprocess.errors import RejectedInput
@@ -55,8 +56,9 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
         decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
     # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
-    decoded = _jpeg(codestream, facts)
-    return Samples(decoded, image.bits_allocated, False, "libjpeg-turbo")
+    if compression is Compression.JPEG_LOSSLESS:
+        return Samples(jpeg_lossless.decode(codestream), image.bits_allocated, False, "jpeg_lossless")
+    return Samples(_jpeg(codestream, facts), image.bits_allocated, False, "libjpeg-turbo")
 
 
 def _jpeg(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:

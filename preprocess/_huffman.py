@@ -1,4 +1,4 @@
-"""What a canary needs of a Huffman-coded JPEG frame of one component: its tables, and a place to append to.
+"""What a Huffman-coded JPEG frame of one component says: its tables, where its data are, where to append to.
 
 In:  a complete frame, SOI to EOI, whose segments `read_jpeg` accepted.
 Out: Frame; a frame with more rows and more entropy-coded bits.
@@ -22,13 +22,17 @@ Codes = dict[tuple[int, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One scan of one component, without restart intervals."""
+    """One scan of one component."""
 
     data: bytes
     process: int
     """Low byte of SOF."""
     rows_at: int
     rows: int
+    columns: int
+    precision: int
+    restart_interval: int
+    """Samples (blocks, if sequential) between restart markers; 0: there are none."""
     first: Codes
     """The DC table, or the only one of a lossless scan."""
     second: Codes
@@ -60,9 +64,9 @@ class Frame:
         return bytes(changed) + stuffing + packed + b"\xff\xd9"
 
 
-def read_frame(data: bytes) -> Frame | None:
-    """Walk the segments to the scan; None where restart intervals or missing tables leave no place."""
-    position, process, rows_at, rows = 2, 0, 0, 0
+def read_frame(data: bytes) -> Frame | None:  # noqa: C901 - one walk, a branch a marker
+    """Walk the segments to the scan; None where it has no process of ours, no code table, or no data."""
+    position, process, rows_at, precision, rows, columns, restart_interval = 2, 0, 0, 0, 0, 0, 0
     tables: dict[int, Codes] = {}
     while True:
         while data[position + 1] == 0xFF:
@@ -72,11 +76,11 @@ def read_frame(data: bytes) -> Frame | None:
         position += 2 + length
         if marker == DHT:
             tables |= _tables(body)
-        elif marker == DRI and any(body):
-            return None
+        elif marker == DRI:
+            restart_interval = int.from_bytes(body[:2])
         elif marker in SEQUENTIAL or marker == LOSSLESS:
             process, rows_at = marker, position - length + 3
-            (rows,) = struct.unpack_from(">H", body, 1)
+            precision, rows, columns = struct.unpack_from(">BHH", body)
         elif marker == SOS:
             break
     end = len(data) - 2
@@ -84,9 +88,23 @@ def read_frame(data: bytes) -> Frame | None:
         end -= 1
     first, second = tables.get(body[2] >> 4, {}), tables.get(0x10 | body[2] & 15, {})
     usable = process and first and end > position
-    shift = body[-1] & 15
-    frame = Frame(data, process, rows_at, rows, first, second, body[-3], shift, position, end)
-    return frame if usable else None
+    if not usable:
+        return None
+    return Frame(
+        data=data,
+        process=process,
+        rows_at=rows_at,
+        rows=rows,
+        columns=columns,
+        precision=precision,
+        restart_interval=restart_interval,
+        first=first,
+        second=second,
+        predictor=body[-3],
+        shift=body[-1] & 15,
+        scan=position,
+        end=end,
+    )
 
 
 def _tables(body: bytes) -> dict[int, Codes]:

@@ -63,13 +63,14 @@ class CpuDecoder:
             raise RejectedInput(
                 "codestream_mismatch", f"decoded to {samples.values.shape}, expected {expected}"
             )
-        pixels, outside = to_stored(samples, image)
+        stored = to_stored(samples, image)
         return Mammogram(
             instance=instance,
-            pixels=pixels,
+            pixels=stored.pixels,
             level=level,
             decoder=samples.decoder,
-            above_bits_stored=outside if level == 0 else 0,
+            above_bits_stored=stored.outside if level == 0 else 0,
+            value_range=stored.value_range,
         )
 
 

@@ -269,7 +269,8 @@ def decode(codestream: bytes, level: int = 0, *, lossless: bool = False) -> npt.
         lossless: whether the stream is declared to hold all of the image: no code-block may be cut short.
 
     Returns:
-        int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0.
+        int32 (rows, columns), ceil(n / 2^level) of the component's size for origin 0; read-only, for it is
+        OpenJPEG's own memory, freed with the array.
 
     Raises:
         RejectedInput: decode_failed or out_of_memory with OpenJPEG's own words; too_many_pixels;
@@ -283,23 +284,21 @@ def decode(codestream: bytes, level: int = 0, *, lossless: bool = False) -> npt.
         _Messages(lossless=lossless),
         _Stream(with_termination_check(codestream)),
     )
-    image = _ImagePointer()
+    decoded = _Decoded()
     try:
         with _codec(level, messages) as codec:
-            if not lib.opj_read_header(stream.handle, codec, byref(image)):
+            if not lib.opj_read_header(stream.handle, codec, byref(decoded.image)):
                 raise messages.failure()
-            _check(image.contents)
-            decoded = lib.opj_decode(codec, stream.handle, image)
-            if not decoded or not lib.opj_end_decompress(codec, stream.handle):
+            _check(decoded.image.contents)
+            whole = lib.opj_decode(codec, stream.handle, decoded.image)
+            if not whole or not lib.opj_end_decompress(codec, stream.handle):
                 raise messages.failure()
-            pixels = _pixels(image.contents)
-            if messages.tells_of_damage(pixels.size, codestream):
-                raise messages.failure()
-            return pixels
     finally:
-        if image:
-            lib.opj_image_destroy(image)
         stream.close()
+    pixels = decoded.pixels()
+    if messages.tells_of_damage(pixels.size, codestream):
+        raise messages.failure()
+    return pixels
 
 
 def _check(image: _Image) -> None:
@@ -309,11 +308,32 @@ def _check(image: _Image) -> None:
         raise RejectedInput("too_many_pixels", f"the codestream claims more than {MAX_PIXELS} pixels")
 
 
-def _pixels(image: _Image) -> npt.NDArray[np.int32]:
-    component = image.comps[0]
-    if not component.data:
-        raise RejectedInput("decode_failed", "OpenJPEG: no pixels")
-    # Copied by address: numpy.ctypeslib would make, and ctypes keep for ever, a type for every image size.
-    pixels = np.empty((component.h, component.w), dtype=np.int32)
-    ctypes.memmove(pixels.ctypes.data, component.data, pixels.nbytes)
-    return pixels
+class _Decoded:
+    """OpenJPEG's image; destroyed with this, which the array of its pixels keeps alive."""
+
+    def __init__(self) -> None:
+        self.image = _ImagePointer()
+        self._destroy = library().opj_image_destroy  # at interpreter exit globals may be gone before this
+
+    def __del__(self) -> None:
+        if self.image:
+            self._destroy(self.image)
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        """NumPy's protocol for memory of others. Not numpy.ctypeslib: ctypes keeps a type for every size."""
+        component = self.image.contents.comps[0]
+        address = ctypes.cast(component.data, c_void_p).value
+        return {
+            "version": 3,
+            "typestr": np.dtype(np.int32).str,
+            "shape": (component.h, component.w),
+            "data": (address, True),
+        }
+
+    def pixels(self) -> npt.NDArray[np.int32]:
+        """The component's samples, not copied. Raises RejectedInput decode_failed where there are none."""
+        if not self.image or not self.image.contents.comps[0].data:
+            raise RejectedInput("decode_failed", "OpenJPEG: no pixels")
+        pixels: npt.NDArray[np.int32] = np.asarray(self)
+        return pixels

@@ -74,7 +74,8 @@ def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Dec
         instance = trace.instance = dicom.parse(source, config)
     with trace.timed(Stage.DECODE):
         coarse = decoder.decode(instance, coarse_level(instance))
-        if coarse.level and (coarse.pixels == coarse.pixels.flat[0]).all():
+        low, high = coarse.extremes()
+        if coarse.level and low == high:
             coarse = decoder.decode(instance, 0)  # blank only if the full image is
         trace.coarse = coarse
     with trace.timed(Stage.ROI):

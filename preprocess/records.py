@@ -260,6 +260,12 @@ class Mammogram:
     decoder: str
     above_bits_stored: int = 0
     """Pixels clamped to BitsStored's range at level 0 (data above BitsStored); 0 at other levels."""
+    value_range: tuple[int, int] | None = None
+    """Smallest and largest of the pixels, where the decoder has seen them."""
+
+    def extremes(self) -> tuple[int, int]:
+        """Smallest and largest of the pixels."""
+        return self.value_range or (int(self.pixels.min()), int(self.pixels.max()))
 
 
 class RoiMethod(StrEnum):

@@ -37,7 +37,7 @@ def render(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Pr
     geometry = fit(findings.box, config.height, config.width, config.orient, pixel_aspect(instance.image))
     choice, table = window(mammogram, findings, config)
     content = kernels.look_up(_resampled(pixels, geometry, mammogram.level), table)
-    fill = _darkest(pixels, table)
+    fill = _darkest(pixels, mammogram, table)
     kept = background.kept_of_content(findings, geometry, instance.image, config)
     if kept is not None:
         kept.blank(content, fill)
@@ -108,11 +108,13 @@ def _samples(weights: AxisWeights, shift: int) -> slice:
     return slice(weights.used.start << shift, weights.used.stop << shift)
 
 
-def _darkest(pixels: StoredPixels, table: voi.Table) -> int:
+def _darkest(pixels: StoredPixels, mammogram: Mammogram, table: voi.Table) -> int:
     """Smallest display value among the pixels; a monotonic table needs only the extremes."""
     steps = np.diff(table.astype(np.int32))
     if (steps >= 0).all() or (steps <= 0).all():
-        ends = np.array([[int(pixels.min()), int(pixels.max())]], pixels.dtype)
+        ours = pixels is mammogram.pixels
+        low, high = mammogram.extremes() if ours else (int(pixels.min()), int(pixels.max()))
+        ends = np.array([[low, high]], pixels.dtype)
         return int(table[kernels.to_index(ends)].min())
     return int(table[kernels.count_values(pixels) > 0].min())
 

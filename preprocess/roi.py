@@ -135,7 +135,7 @@ def _falls(entries: tuple[int, ...]) -> bool:
 
 
 def _check_not_blank(coarse: Mammogram) -> None:
-    low, high = int(coarse.pixels.min()), int(coarse.pixels.max())
+    low, high = coarse.extremes()
     if low == high:
         raise RejectedInput("blank_image", f"all pixels have the value {low} at level {coarse.level}")
     pad = coarse.instance.padding
@@ -145,10 +145,10 @@ def _check_not_blank(coarse: Mammogram) -> None:
 
 def _padding_replacement(coarse: Mammogram, pad: PaddingRule | None, inverted: bool) -> int | None:
     """See padding.replacement; makes no mask where nothing is darker than the padding."""
-    pixels = coarse.pixels
+    pixels, (low, high) = coarse.pixels, coarse.extremes()
     if pad is None:
         return None
-    darker = pixels.max() > pad.high + pad.tolerance if inverted else pixels.min() < pad.low - pad.tolerance
+    darker = high > pad.high + pad.tolerance if inverted else low < pad.low - pad.tolerance
     if not darker:
         return None
     return padding.replacement(pixels, pad, padding.mask(pixels, pad), inverted, coarse.level > 0)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.compiled import compiled
 from preprocess.errors import RejectedInput
 from preprocess.records import ImageHeader, StoredPixels
 
@@ -58,8 +59,19 @@ def stored_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
 
 
-def to_stored(samples: Samples, image: ImageHeader) -> tuple[StoredPixels, int]:
-    """Stored values of samples, and how many of them lay outside BitsStored's range and were clamped.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stored values, and what was seen on the way."""
+
+    pixels: StoredPixels
+    outside: int
+    """How many samples lay outside BitsStored's range and were clamped."""
+    value_range: tuple[int, int]
+    """Smallest and largest of the pixels."""
+
+
+def to_stored(samples: Samples, image: ImageHeader) -> Stored:
+    """Stored values of samples.
 
     Where the word holds more than the value (HighBit other than BitsStored - 1, overlay planes in unused
     bits) the value's bits are cut out, and nothing is left to clamp. Otherwise unsigned samples under
@@ -71,14 +83,36 @@ def to_stored(samples: Samples, image: ImageHeader) -> tuple[StoredPixels, int]:
     """
     dtype = stored_dtype(image)
     if image.high_bit != image.bits_stored - 1 or image.has_overlay_in_pixels:
-        return _cut_out(samples.values, image).astype(dtype), 0
+        pixels = _cut_out(samples.values, image).astype(dtype)
+        return Stored(pixels, 0, value_range(pixels))
     values = samples.values
+    own = stored_range(samples.precision, samples.signed)
+    allowed = stored_range(image.bits_stored, image.pixel_representation == 1)
     if samples.signed != bool(image.pixel_representation) and not _are_numbers(samples, image):
         values = _reinterpret(samples, image)
-    else:
-        values, _ = _clamp(values, *stored_range(samples.precision, samples.signed))
-    values, outside = _clamp(values, *stored_range(image.bits_stored, image.pixel_representation == 1))
-    return values.astype(dtype, copy=False), outside
+        own = (min(int(values.min()), allowed[0]), max(int(values.max()), allowed[1]))
+    if values.dtype == dtype:
+        low, high = value_range(values)
+        if max(own[0], allowed[0]) <= low and high <= min(own[1], allowed[1]):
+            return Stored(values, 0, (low, high))
+    pixels = np.empty(values.shape, dtype)
+    outside, low, high = _clamp(np.ascontiguousarray(values), own, allowed, pixels)
+    return Stored(pixels, outside, (low, high))
+
+
+def value_range(pixels: StoredPixels) -> tuple[int, int]:
+    """Smallest and largest value."""
+    low, high = _extremes(np.ascontiguousarray(pixels))
+    return int(low), int(high)
+
+
+@compiled
+def _extremes(pixels: StoredPixels) -> tuple[int, int]:
+    low = high = pixels[0, 0]
+    for row in range(pixels.shape[0]):
+        for column in range(pixels.shape[1]):
+            low, high = min(low, pixels[row, column]), max(high, pixels[row, column])
+    return low, high
 
 
 def _are_numbers(samples: Samples, image: ImageHeader) -> bool:
@@ -88,13 +122,24 @@ def _are_numbers(samples: Samples, image: ImageHeader) -> bool:
     return int(samples.values.min()) >= 0 and int(samples.values.max()) <= top
 
 
-def _clamp(values: _Values, low: int, high: int) -> tuple[_Values, int]:
-    """Values within low … high, and how many were not."""
-    if low <= int(values.min()) and int(values.max()) <= high:
-        return values, 0
-    wide = values.astype(np.int32, copy=False)
-    outside = int(np.count_nonzero(wide < low)) + int(np.count_nonzero(wide > high))
-    return np.clip(wide, low, high), outside
+@compiled
+def _clamp(
+    values: _Values, own: tuple[int, int], allowed: tuple[int, int], out: StoredPixels
+) -> tuple[int, int, int]:
+    """Values within `own`, then within `allowed`; how many only the second changed; their range."""
+    own_low, own_high = np.int32(own[0]), np.int32(own[1])
+    least, most = np.int32(allowed[0]), np.int32(allowed[1])
+    outside, low, high = 0, most, least
+    for row in range(values.shape[0]):
+        changed = np.int32(0)
+        for column in range(values.shape[1]):
+            value = min(max(np.int32(values[row, column]), own_low), own_high)
+            kept = min(max(value, least), most)
+            changed += np.int32(kept != value)
+            low, high = min(low, kept), max(high, kept)
+            out[row, column] = kept
+        outside += int(changed)
+    return outside, int(low), int(high)
 
 
 def _cut_out(values: _Values, image: ImageHeader) -> npt.NDArray[np.int32]:

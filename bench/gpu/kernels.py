@@ -232,7 +232,8 @@ def _overshoot(kernels: Twins, upload: Callable[[npt.NDArray[Any]], Array], bits
     image = replace(
         _image((2, 4)), bits_stored=bits, high_bit=bits - 1, bits_allocated=8 if bits == 8 else 16
     )
-    expected, outside = to_stored(Samples(planted, bits, False, "host"), image)
+    stored = to_stored(Samples(planted, bits, False, "host"), image)
+    expected, outside = stored.pixels, stored.outside
     made = kernels.clamp_to_stored([Samples(upload(planted), bits, False, "device")], [image])
     same = np.array_equal(kernels.to_host(made.pixels[0]), expected)
     counted = int(kernels.to_host(made.facts)[0, 0])

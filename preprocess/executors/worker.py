@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Task
+from preprocess.heap import keep_freed_memory
 
 _PR_SET_PDEATHSIG = 1
 
@@ -103,7 +104,8 @@ def _give_up(connection: Connection, message: Starved | Faulted | Failed) -> NoR
 
 
 def _settle(driver: int) -> None:
-    """Die with the driver, and write no core files."""
+    """Die with the driver, write no core files, keep memory for the next image."""
+    keep_freed_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Each kernel of reference.py, run where its first array lies: NumPy on the host, cuda.py on a GPU.
+"""Each kernel of reference.py, run where its first array lies: compiled.py on the host, cuda.py on a GPU.
 
 In and out: as reference.py says. Stages import this module as `kernels` and run on both without knowing it.
 CuPy and its compiler are loaded by the first array that lies on a GPU.
@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.kernels import reference
+from preprocess.kernels import compiled, reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 def of(array: object) -> ModuleType:
     """The module whose kernels take this array."""
-    return reference if isinstance(array, np.ndarray) else gpu()
+    return compiled if isinstance(array, np.ndarray) else gpu()
 
 
 def gpu() -> ModuleType:

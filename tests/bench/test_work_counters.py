@@ -15,7 +15,7 @@ from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
 from preprocess import _codecs, openjpeg
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
-from preprocess.kernels import reference
+from preprocess.kernels import compiled
 from preprocess.pipeline import steps
 from preprocess.records import SourceFile
 
@@ -70,8 +70,8 @@ def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -
         return count
 
     monkeypatch.setattr(_codecs.openjpeg, "decode", decoded)
-    for name in reference.__all__:
-        monkeypatch.setattr(reference, name, counted(name, getattr(reference, name)))
+    for name in compiled.__all__:
+        monkeypatch.setattr(compiled, name, counted(name, getattr(compiled, name)))
     trace = steps(SourceFile("1.dcm", str(path), explicit=True), config, CpuDecoder())
     assert trace.prepared is not None, trace.reject
     return work

@@ -65,7 +65,8 @@ def test_stored_values_are_those_of_the_cpu(twins: Any, batch: list[tuple[Sample
     made = kernels.clamp_to_stored(there, [facts for _, facts in batch])
     facts = kernels.to_host(made.facts).tolist()
     for (samples, of), pixels, numbers in zip(batch, made.pixels, facts, strict=True):
-        expected, outside = to_stored(samples, of)
+        stored = to_stored(samples, of)
+        expected, outside = stored.pixels, stored.outside
         host = kernels.to_host(pixels)
         assert host.dtype == expected.dtype
         np.testing.assert_array_equal(host, expected)

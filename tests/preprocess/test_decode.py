@@ -299,7 +299,8 @@ def test_values_are_cut_out_of_words_that_hold_more(bits: int, signed: int, data
 
 def test_signed_samples_under_an_unsigned_header_are_taken_as_bit_patterns() -> None:
     samples = Samples(np.array([[-1, 5]], np.int32), precision=12, signed=True, decoder="test")
-    pixels, outside = to_stored(samples, header((1, 2), "jpeg_2000", bits_stored=12))
+    stored = to_stored(samples, header((1, 2), "jpeg_2000", bits_stored=12))
+    pixels, outside = stored.pixels, stored.outside
     assert pixels.tolist() == [[4095, 5]]
     assert pixels.dtype == np.uint16
     assert outside == 0
