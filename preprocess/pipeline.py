@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +16,12 @@ from typing import TypeVar
 
 from preprocess import dicom, render, roi
 from preprocess.config import BitsOverflow, ResultConfig
-from preprocess.decode import Decoder, coarse_level
+from preprocess.decode import Decoder, Request, coarse_level
 from preprocess.errors import RejectedInput, Stage
 from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile
 
 R = TypeVar("R")
+Stages = Generator[Request, Mammogram, None]
 
 
 @dataclass(slots=True)
@@ -70,20 +71,38 @@ def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
 
 def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
     """The stages themselves, outside the boundary: raises RejectedInput, and whatever a fault raises."""
+    run = stages(trace, source, config)
+    request = next(run)
+    while True:
+        with trace.timed(Stage.DECODE):
+            mammogram = decoder.decode(request.instance, request.level)
+        try:
+            request = run.send(mammogram)
+        except StopIteration:
+            return
+
+
+def stages(trace: Trace, source: SourceFile, config: ResultConfig) -> Stages:
+    """The stages, with a halt wherever something is to be decoded: by whom, and with what else, is open.
+
+    Yields Requests and is sent their Mammograms. Raises as `advance`.
+    """
     with trace.timed(Stage.PARSE):
         instance = trace.instance = dicom.parse(source, config)
-    with trace.timed(Stage.DECODE):
-        coarse = decoder.decode(instance, coarse_level(instance))
-        if coarse.level and (coarse.pixels == coarse.pixels.flat[0]).all():
-            coarse = decoder.decode(instance, 0)  # blank only if the full image is
-        trace.coarse = coarse
+    trace.stage = Stage.DECODE
+    coarse = yield Request(instance, coarse_level(instance))
+    if coarse.level and coarse.pixels.min() == coarse.pixels.max():
+        coarse = yield Request(instance, 0)  # blank only if the full image is
+    trace.coarse = coarse
     with trace.timed(Stage.ROI):
         findings = trace.findings = roi.find(coarse, config)
         level = _level(instance, findings, config)
-    with trace.timed(Stage.DECODE):
-        mammogram = coarse if level == coarse.level else decoder.decode(instance, level)
-        trace.mammogram = mammogram
-        _check_overflow(mammogram, config)
+    trace.stage = Stage.DECODE
+    mammogram = coarse
+    if level != coarse.level:
+        mammogram = yield Request(instance, level)
+    trace.mammogram = mammogram
+    _check_overflow(mammogram, config)
     with trace.timed(Stage.RENDER):
         trace.prepared = render.render(mammogram, findings, config)
 

@@ -1,0 +1,132 @@
+"""What decodes on a device: batches of codestreams → samples there. The seam between router and libraries.
+
+In:  Encoded codestreams (bare, complete, of one component), each with its precision and level beside it.
+Out: one array for each, None where it could not be decoded. `open_engines` opens NVIDIA's for this process.
+
+The router (decoder.py) trusts no engine: shapes are checked, failures redone, constant pictures compared, and
+what an engine does with which precision at which level is tried on vectors first (proof.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol
+
+from dali_pipelines.sizing import Sizes, sizes
+from dali_pipelines.values import Array
+from preprocess.records import Compression
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A codestream, what it is wanted at, and what must travel beside it."""
+
+    codestream: bytes = field(repr=False)
+    compression: Compression
+    precision: int
+    """Bits in SIZ: what DALI's range multiplier depends on."""
+    level: int
+    rows: int
+    """Of the level."""
+    columns: int
+
+
+class Engine(Protocol):
+    """One library on one device."""
+
+    name: str
+    """As in column `decoder`."""
+
+    def decode(self, jobs: Sequence[Encoded]) -> Sequence[Array | None]:
+        """2-D uint16 arrays on the device, in the order of the jobs, None for what failed.
+
+        Complete when it returns: nothing is still being written. RuntimeError, MemoryError: all have failed.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Begin anew after a failure: nothing of what failed is left."""
+        ...
+
+
+class Memory(Protocol):
+    """The memory that the engines decode to."""
+
+    def to_device(self, array: Array) -> Array:
+        """A copy there, of what the CPU decoded."""
+        ...
+
+    def to_host(self, array: Array) -> Array:
+        """A copy here, as a NumPy array."""
+        ...
+
+    def lane(self) -> AbstractContextManager[object]:
+        """Inside, this thread's work is queued on a stream of its own."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for all work of this thread; raises RuntimeError if the device has failed for good."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What a device decodes with. Of each sequence the first is tried first, the next where it failed."""
+
+    memory: Memory
+    full: tuple[Engine, ...]
+    """Level 0 only."""
+    levels: tuple[Engine, ...]
+    """Any level."""
+    sizes: Sizes
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What engines are opened for."""
+
+    pixels: int
+    """Of the largest image."""
+    cores: int
+    """Of the host, for this device."""
+    batch: int = 0
+    """--gpu-batch; 0: as fits."""
+    threads: int = 0
+    """--gpu-threads; 0: as fits."""
+
+
+Opener = Callable[[Wish], Engines]
+
+
+def opener(name: str) -> Opener:
+    """The function `module:function`."""
+    module, _, function = name.partition(":")
+    found: Opener = getattr(import_module(module), function)
+    return found
+
+
+def open_engines(wish: Wish) -> Engines:
+    """DALI, nvImageCodec and nvJPEG2000 on the only device that this process sees.
+
+    Raises OSError, ImportError, RuntimeError: libraries or device cannot be used.
+    """
+    from dali_pipelines.codec import CodecEngine
+    from dali_pipelines.decode import DaliEngine
+    from dali_pipelines.device import CudaMemory
+    from dali_pipelines.levels import LevelEngine
+
+    memory = CudaMemory()
+    chosen = sizes(wish.pixels, memory.free_bytes(), wish.cores, batch=wish.batch, threads=wish.threads)
+    dali = DaliEngine(chosen, memory.adopt, device="mixed", device_id=0)
+    codec = CodecEngine(memory.adopt, device_id=0)
+    levels = LevelEngine(memory, chosen.threads)
+
+    def close() -> None:
+        dali.close()
+        levels.close()
+
+    return Engines(memory, full=(dali, codec), levels=(levels,), sizes=chosen, close=close)
