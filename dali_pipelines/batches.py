@@ -85,8 +85,9 @@ class Batches(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        for _ in range(len(self._items) + LANES):
-            self._room.release()  # whoever waits for room finds that there is nothing more to do
+        self._room.release(
+            len(self._items) + LANES
+        )  # whoever waits for room finds that there is nothing more to do
         for lane in self._lanes:
             lane.join()
         self._parsers.shutdown()

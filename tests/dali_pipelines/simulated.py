@@ -26,6 +26,7 @@ from preprocess import openjpeg
 from preprocess.errors import RejectedInput
 from preprocess.executors.devices import Device
 from preprocess.records import Compression
+from preprocess.wavelet import low_pass_53
 
 SETTINGS = "BCD_SIMULATED"
 BUCKETS = 6
@@ -122,7 +123,7 @@ class SimulatedEngine:
                 return np.ones((job.rows, job.columns - 1), np.uint16)
             self._log(job)
         if job.level and self._settings.get("wrap"):
-            raw = proof.low_pass_53(openjpeg.decode(job.codestream, 0, lossless=True), job.level)
+            raw = low_pass_53(openjpeg.decode(job.codestream, 0, lossless=True), job.level)
             return (raw & ((1 << job.precision) - 1)).astype(np.uint16)
         try:
             values = openjpeg.decode(job.codestream, job.level, lossless=True).astype(np.uint16)

@@ -105,7 +105,7 @@ def test_of_two_devices_one_dies_and_the_other_does_its_shards(
 def test_what_kills_the_only_device_is_done_by_the_cpu(
     inputs: Path, by_cpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on(monkeypatch, device("0", exit=[1], sticky=[2]))
+    on(monkeypatch, device("0", exit=[0, 1, 2]))
     prepare(tmp_path / "out", inputs, gpu=True)
     rows = assert_same(tmp_path / "out", by_cpu)
     assert "openjpeg" in set(rows.decoder)
