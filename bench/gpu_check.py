@@ -47,10 +47,10 @@ def missing() -> str:
     return "; ".join(f"{check.name}: {check.detail}" for check in failed)
 
 
-def prepare_inputs(folder: Path, *, patients: int = 3, full: float = 1.0) -> None:
+def prepare_inputs(folder: Path, *, small: int = 6, patients: int = 3, full: float = 1.0) -> None:
     """Small phantoms in every codec of the default mix, and full-size ones."""
     workers = len(os.sched_getaffinity(0))
-    generate(folder / "small", PhantomSpec(patients=6, test_patients=0, size_factor=0.15, seed=7))
+    generate(folder / "small", PhantomSpec(patients=small, test_patients=0, size_factor=0.15, seed=7))
     generate(
         folder / "full",
         PhantomSpec(patients=patients, test_patients=0, size_factor=full, seed=8, workers=workers),

@@ -100,7 +100,7 @@ def _clamping(values: Array | None, job: Encoded) -> str:
 
 
 def lossless_jpeg(context: Context) -> bool:
-    """(c) JPEG Lossless at 10 to 16 bits through engines that the router does not use for it. `ok`: it ran."""
+    """(c) JPEG Lossless at 10 to 16 bits through engines the router does not use for it. `ok`: it ran."""
     for engine in context.decoder.engines.full:
         for bits in (10, 12, 14, 16):
             pixels = proof.vector(bits)

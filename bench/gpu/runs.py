@@ -21,6 +21,7 @@ from preprocess import gpus, runner
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.planning import RunRequest
 
+DECODES = ("auto", "full")
 _UNPROMISED = {"run.json", "report.html", "dataset_card.md", "instances.parquet"}
 
 
@@ -28,7 +29,7 @@ def shards(context: Context) -> bool:
     """(b) Datasets of phantoms and real files, `--decode auto` and `full`, each on CPU and GPU."""
     inputs = [context.request.inputs / "small", *([context.request.real] if context.request.real else [])]
     same = True
-    for decode in ("auto", "full"):
+    for decode in DECODES:
         config = ResultConfig(height=256, width=128, decode=decode, shard_images=16,
                               formats=(Format.TFRECORD, Format.PARQUET, Format.PNG))  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +50,7 @@ def end_to_end(context: Context) -> bool:
     inputs = context.request.inputs / "many"
     if not inputs.exists():
         _copies(context, inputs)
-    for decode in ("auto", "full"):
+    for decode in DECODES:
         with tempfile.TemporaryDirectory() as folder:
             config = ResultConfig(decode=decode, shard_images=64)
             context.figures[decode] = _run(context, [inputs], Path(folder) / "out", config, gpu=True)

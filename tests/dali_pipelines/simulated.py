@@ -129,7 +129,8 @@ class SimulatedEngine:
             values = openjpeg.decode(job.codestream, job.level, lossless=True).astype(np.uint16)
         except RejectedInput:
             return None
-        return redo_range(values, job.precision) if self._settings.get("scale") else values
+        scaled = self._settings.get("scale") and self.name == "batch"  # as DALI, and DALI only
+        return redo_range(values, job.precision) if scaled else values
 
     def _log(self, job: Encoded) -> None:
         path = self._settings.get("log")
