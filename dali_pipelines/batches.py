@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from preprocess import pipeline
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder, Request
 from preprocess.errors import RejectedInput, Stage
-from preprocess.pipeline import Stages, Trace
+from preprocess.pipeline import Draw, Stages, Trace, Wanted
 from preprocess.records import Mammogram, Prepared, SourceFile
 
 LANES, _PARSERS = 2, 4
@@ -37,7 +37,7 @@ _EMPTY = np.empty((0, 0), np.uint16)
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Item(Generic[T]):
     """One source on its way."""
 
@@ -45,8 +45,8 @@ class _Item(Generic[T]):
     done: Future[T] = field(default_factory=Future)
     trace: Trace = field(default_factory=Trace)
     stages: Stages | None = None
-    request: Request | None = None
-    """What is wanted next; None once the stages have ended."""
+    wanted: Wanted | None = None
+    """What is to be made next; None once the stages have ended."""
 
 
 class Batches(Generic[T]):
@@ -108,10 +108,13 @@ class Batches(Generic[T]):
                 while group := self._take():
                     self._prepare(group)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
-            self._closed = True
-            for item in self._items:
-                with contextlib.suppress(InvalidStateError):  # it is done already
-                    item.done.set_exception(error)
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._closed = True
+        for item in self._items:
+            with contextlib.suppress(InvalidStateError):  # it is done already
+                item.done.set_exception(error)
 
     def _take(self) -> list[_Item[T]]:
         """The next images that the device decodes, parsed; the others go to the host's threads."""
@@ -124,7 +127,7 @@ class Batches(Generic[T]):
                 item = self._items[self._next]
                 self._parsed[self._next].result()
                 self._next += 1
-                if item.request is not None and self._decoder.takes(item.request):
+                if isinstance(item.wanted, Request) and self._decoder.takes(item.wanted):
                     group.append(item)
                 else:
                     self._host.submit(self._on_cpu, item)
@@ -147,32 +150,45 @@ class Batches(Generic[T]):
 
     def _prepare(self, group: Sequence[_Item[T]]) -> None:
         """Everything between parsing and encoding, for a batch."""
-        waiting = list(group)
-        while waiting:
-            requests = [item.request for item in waiting if item.request is not None]
+        while waiting := [item for item in group if isinstance(item.wanted, Request)]:
             with waiting[0].trace.timed(Stage.DECODE):
-                results = self._decoder.decode_batch(requests)
+                results = self._decoder.decode_batch([cast(Request, item.wanted) for item in waiting])
             for item, result in zip(waiting, results, strict=True):
                 self._step(item, partial(_send, item, result))
-            waiting = [item for item in waiting if item.request is not None]
-        memory = self._decoder.engines.memory
-        memory.synchronize()  # raises where the device has failed, before an image is blamed for it
+        drawn = [item for item in group if isinstance(item.wanted, Draw)]
         for item in group:
-            if item.trace.prepared is None:
+            if item not in drawn:
                 self._host.submit(self._on_cpu, item)
-            else:
-                _fetch(item.trace, memory.to_host)
-                self._host.submit(self._hand_out, item)
+        memory = self._decoder.engines.memory
+        rendering = memory.render([cast(Draw, item.wanted) for item in drawn], self._config)
+        memory.synchronize()  # raises where the device has failed, before an image is blamed for it
+        self._host.submit(self._collect, drawn, rendering)
 
-    def _step(self, item: _Item[T], work: Callable[[], Request]) -> None:
-        """Go on with an image until it wants something decoded, inside the boundary that every input has."""
-        item.request = pipeline.guarded(item.trace, item.source, self._config, partial(_unless_ended, work))
+    def _step(self, item: _Item[T], work: Callable[[], Wanted]) -> None:
+        """Go on with an image until it wants something made, inside the boundary that every input has."""
+        item.wanted = pipeline.guarded(item.trace, item.source, self._config, partial(_unless_ended, work))
 
     # the host
 
+    def _collect(self, drawn: Sequence[_Item[T]], rendering: Callable[[], list[Prepared | None]]) -> None:
+        """Wait for a batch's pictures, and hand them out."""
+        try:
+            pictures = rendering()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
+            self._give_up(error)
+            return
+        for item, picture in zip(drawn, pictures, strict=True):
+            if picture is not None:
+                self._step(item, partial(_send, item, picture))
+            if item.trace.prepared is None:
+                self._host.submit(self._on_cpu, item)
+            else:
+                _fetch(item.trace, self._decoder.engines.memory.to_host)
+                self._host.submit(self._hand_out, item)
+
     def _on_cpu(self, item: _Item[T]) -> None:
         """All stages on the CPU."""
-        item.stages, item.request = None, None
+        item.stages, item.wanted = None, None
         item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
         self._hand_out(item)
 
@@ -191,12 +207,12 @@ def in_flight(batch: int) -> int:
     return 2 * LANES * batch
 
 
-def _send(item: _Item[Any], result: Mammogram | RejectedInput) -> Request:
+def _send(item: _Item[Any], made: Mammogram | Prepared | RejectedInput) -> Wanted:
     assert item.stages is not None
-    return item.stages.throw(result) if isinstance(result, RejectedInput) else item.stages.send(result)
+    return item.stages.throw(made) if isinstance(made, RejectedInput) else item.stages.send(made)
 
 
-def _unless_ended(work: Callable[[], Request]) -> Request | None:
+def _unless_ended(work: Callable[[], Wanted]) -> Wanted | None:
     try:
         return work()
     except StopIteration:
@@ -204,18 +220,12 @@ def _unless_ended(work: Callable[[], Request]) -> Request | None:
 
 
 def _fetch(trace: Trace, to_host: Callable[[Any], Any]) -> None:
-    """Bring what is still needed to the host: the picture, the coarse image, the mask; and nothing else."""
-    prepared = trace.prepared
-    assert prepared is not None
-    trace.prepared = _host_prepared(prepared, to_host)
-    trace.mammogram = trace.prepared.mammogram
+    """Bring what is still needed to the host: the coarse image and the mask; forget the decoded pixels."""
+    assert trace.prepared is not None
+    mammogram = replace(trace.prepared.mammogram, pixels=_EMPTY)
+    trace.mammogram, trace.prepared = mammogram, replace(trace.prepared, mammogram=mammogram)
     if trace.coarse is not None:
         trace.coarse = replace(trace.coarse, pixels=to_host(trace.coarse.pixels))
     findings = trace.findings
     if findings is not None and findings.component is not None:
         trace.findings = replace(findings, component=to_host(findings.component))
-
-
-def _host_prepared(prepared: Prepared, to_host: Callable[[Any], Any]) -> Prepared:
-    mammogram = replace(prepared.mammogram, pixels=_EMPTY)
-    return replace(prepared, pixels=to_host(prepared.pixels), mammogram=mammogram)

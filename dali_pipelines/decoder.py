@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
-from dali_pipelines.engines import Encoded, Engine, Engines
-from dali_pipelines.proof import Proof, prove, undone
+from dali_pipelines.engines import Encoded, Engine, Engines, Stored
+from dali_pipelines.proof import Proof, Range, prove
 from dali_pipelines.routes import Where, Why, route
 from dali_pipelines.values import Array
 from preprocess.codestream import deepest_level, level_size, repair
 from preprocess.decode import CpuDecoder, Request
 from preprocess.errors import RejectedInput
 from preprocess.records import Instance, Mammogram
-from preprocess.stored import Samples, to_stored
+from preprocess.stored import Samples
 
 INEXACT = " (inexact)"
 """After the engine's name in column `decoder`, where --allow-inexact-gpu let it decode a lossy stream."""
@@ -134,10 +134,7 @@ class DaliDecoder:
             mine = [job for job in left if engine in self._chain(job) and self._proven(engine, job)]
             if not mine:
                 continue
-            for job, values in zip(mine, self._run(engine, mine, alone=number > 0), strict=True):
-                mammogram = None if values is None else self._mammogram(engine, job, values)
-                if mammogram is not None:
-                    results[job.place] = mammogram
+            self._take(engine, mine, self._run(engine, mine, alone=number > 0), results)
             left = [job for job in left if results[job.place] is None]
         return {job.place for job in left}
 
@@ -155,23 +152,30 @@ class DaliDecoder:
             return [None] * len(jobs)
         return [self._run(engine, [job], alone=True)[0] for job in jobs]
 
-    def _mammogram(self, engine: Engine, job: _Job, values: Array) -> Mammogram | None:
-        """Stored values of what an engine gave; None where it must not be believed."""
-        encoded, instance = job.encoded, job.request.instance
-        kind = self.proof.range_of(engine, encoded)
-        if kind is None or tuple(values.shape) != (encoded.rows, encoded.columns):
-            return None
-        if int(values.min()) == int(values.max()):
-            return None  # blank only if the CPU says so: a decoder that fails in silence gives zeros
-        samples = Samples(undone(values, kind, encoded.precision), encoded.precision, False, engine.name)
-        pixels, outside = to_stored(samples, instance.image)
-        return Mammogram(
-            instance=instance,
-            pixels=pixels,
-            level=encoded.level,
-            decoder=engine.name + (INEXACT if job.inexact else ""),
-            above_bits_stored=outside if encoded.level == 0 else 0,
-        )
+    def _take(
+        self,
+        engine: Engine,
+        jobs: Sequence[_Job],
+        values: Sequence[Array | None],
+        results: list[Decoded | None],
+    ) -> None:
+        """Stored values of what an engine gave, but for what must not be believed."""
+        for kind in Range:
+            pairs = [
+                (job, each)
+                for job, each in zip(jobs, values, strict=True)
+                if each is not None
+                and tuple(each.shape) == (job.encoded.rows, job.encoded.columns)
+                and self.proof.range_of(engine, job.encoded) is kind
+            ]
+            if not pairs:
+                continue
+            samples = [Samples(each, job.encoded.precision, False, engine.name) for job, each in pairs]
+            images = [job.request.instance.image for job, _ in pairs]
+            every = self._engines.memory.stored(samples, images, scaled=kind is Range.SCALED)
+            for (job, _), stored in zip(pairs, every, strict=True):
+                if stored.low != stored.high:  # blank only if the CPU says so: silent failures give zeros
+                    results[job.place] = _mammogram(engine, job, stored)
 
     # the CPU
 
@@ -196,3 +200,13 @@ class DaliDecoder:
             return result
         pixels = self._engines.memory.to_device(result.pixels)
         return replace(result, pixels=pixels)
+
+
+def _mammogram(engine: Engine, job: _Job, stored: Stored) -> Mammogram:
+    return Mammogram(
+        instance=job.request.instance,
+        pixels=stored.pixels,
+        level=job.encoded.level,
+        decoder=engine.name + (INEXACT if job.inexact else ""),
+        above_bits_stored=stored.outside if job.encoded.level == 0 else 0,
+    )

@@ -6,13 +6,28 @@ Out: arrays of CuPy. Memory belongs to the stream that is current where it is ta
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import numpy as np
 
+from dali_pipelines.engines import Stored
 from dali_pipelines.levels import CudaStream
 from dali_pipelines.values import Array
+from preprocess import render_batch
+from preprocess.config import ResultConfig
+from preprocess.errors import RejectedInput
+from preprocess.pipeline import Draw
+from preprocess.records import ImageHeader, Prepared
+from preprocess.stored import Samples
+
+
+def _plan(draw: Draw, config: ResultConfig) -> render_batch.Plan | None:
+    try:
+        return render_batch.plan(draw.mammogram, draw.findings, config)
+    except (RejectedInput, ValueError):
+        return None
 
 
 class CudaMemory:
@@ -50,6 +65,33 @@ class CudaMemory:
         copy = self._cupy.from_dlpack(output)[..., 0].copy()
         self.synchronize()
         return copy
+
+    def stored(
+        self, samples: Sequence[Samples], images: Sequence[ImageHeader], *, scaled: bool
+    ) -> list[Stored]:
+        """See engines.Memory."""
+        from preprocess.kernels import cuda
+
+        made = cuda.clamp_to_stored(samples, images, scaled)
+        facts = cuda.to_host(made.facts)
+        return [
+            Stored(pixels, *(int(number) for number in row))
+            for pixels, row in zip(made.pixels, facts, strict=True)
+        ]
+
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+        """See engines.Memory."""
+        plans = [_plan(draw, config) for draw in draws]
+        drawn = [plan for plan in plans if plan is not None]
+        if not drawn:
+            return lambda: [None] * len(plans)
+        rendering = render_batch.render_batch(drawn, config)
+
+        def wait() -> list[Prepared | None]:
+            prepared = iter(rendering.prepared())
+            return [None if plan is None else next(prepared) for plan in plans]
+
+        return wait
 
     def to_device(self, array: Array) -> Array:
         """See engines.Memory."""

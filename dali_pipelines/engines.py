@@ -17,7 +17,10 @@ from typing import Protocol
 
 from dali_pipelines.sizing import Sizes, sizes
 from dali_pipelines.values import Array
-from preprocess.records import Compression
+from preprocess.config import ResultConfig
+from preprocess.pipeline import Draw
+from preprocess.records import Compression, ImageHeader, Prepared
+from preprocess.stored import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,36 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stored values of one image on the device, and what was counted meanwhile."""
+
+    pixels: Array = field(repr=False)
+    outside: int
+    """Samples that lay outside BitsStored's range and were clamped."""
+    low: int
+    """Smallest and largest stored value."""
+    high: int
+
+
 class Memory(Protocol):
-    """The memory that the engines decode to."""
+    """The memory that the engines decode to, and the kernels that work there."""
+
+    def stored(
+        self, samples: Sequence[Samples], images: Sequence[ImageHeader], *, scaled: bool
+    ) -> list[Stored]:
+        """As `stored.to_stored` for a batch of plain unsigned samples; scaled: DALI's range is undone first.
+
+        Waits for the device once. The samples may be forgotten then.
+        """
+        ...
+
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+        """As `render.render` for a batch; None for what is the CPU's to refuse.
+
+        What is returned waits for the device and gives pictures on the host; another thread may call it.
+        """
+        ...
 
     def to_device(self, array: Array) -> Array:
         """A copy there, of what the CPU decoded."""

@@ -69,11 +69,6 @@ class Proof:
         return dict(self.proven).get(case)
 
 
-def undone(values: Array, kind: Range, precision: int) -> Array:
-    """Values as the stream has them."""
-    return undo_range(values, precision) if kind is Range.SCALED else values
-
-
 def vector(precision: int) -> Pixels:
     """(321, 257) values of `precision` bits that overshoot and undershoot at levels 1 to 5."""
     random = np.random.default_rng(precision)

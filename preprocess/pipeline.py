@@ -6,6 +6,7 @@ Out: Prepared, or a Reject that says which stage stopped it and why. Nothing els
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,7 +22,19 @@ from preprocess.errors import RejectedInput, Stage
 from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile
 
 R = TypeVar("R")
-Stages = Generator[Request, Mammogram, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is to be rendered."""
+
+    mammogram: Mammogram
+    findings: roi.Findings
+
+
+Wanted = Request | Draw
+Made = Mammogram | Prepared
+Stages = Generator[Wanted, Made, None]
 
 
 @dataclass(slots=True)
@@ -72,39 +85,46 @@ def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
 def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
     """The stages themselves, outside the boundary: raises RejectedInput, and whatever a fault raises."""
     run = stages(trace, source, config)
-    request = next(run)
-    while True:
+    wanted = next(run)
+    while isinstance(wanted, Request):
         with trace.timed(Stage.DECODE):
-            mammogram = decoder.decode(request.instance, request.level)
-        try:
-            request = run.send(mammogram)
-        except StopIteration:
-            return
+            mammogram = decoder.decode(wanted.instance, wanted.level)
+        wanted = run.send(mammogram)
+    with trace.timed(Stage.RENDER):
+        prepared = render.render(wanted.mammogram, wanted.findings, config)
+    with contextlib.suppress(StopIteration):  # the last halt
+        run.send(prepared)
 
 
 def stages(trace: Trace, source: SourceFile, config: ResultConfig) -> Stages:
-    """The stages, with a halt wherever something is to be decoded: by whom, and with what else, is open.
+    """The stages, with a halt where something is to be decoded or drawn: by whom, with what else, is open.
 
-    Yields Requests and is sent their Mammograms. Raises as `advance`.
+    Yields Requests and is sent their Mammograms, then a Draw and is sent what it gave. Raises as `advance`.
     """
     with trace.timed(Stage.PARSE):
         instance = trace.instance = dicom.parse(source, config)
     trace.stage = Stage.DECODE
-    coarse = yield Request(instance, coarse_level(instance))
+    coarse = yield from _decoded(instance, coarse_level(instance))
     if coarse.level and coarse.pixels.min() == coarse.pixels.max():
-        coarse = yield Request(instance, 0)  # blank only if the full image is
+        coarse = yield from _decoded(instance, 0)  # blank only if the full image is
     trace.coarse = coarse
     with trace.timed(Stage.ROI):
         findings = trace.findings = roi.find(coarse, config)
         level = _level(instance, findings, config)
     trace.stage = Stage.DECODE
-    mammogram = coarse
-    if level != coarse.level:
-        mammogram = yield Request(instance, level)
+    mammogram = coarse if level == coarse.level else (yield from _decoded(instance, level))
     trace.mammogram = mammogram
     _check_overflow(mammogram, config)
-    with trace.timed(Stage.RENDER):
-        trace.prepared = render.render(mammogram, findings, config)
+    trace.stage = Stage.RENDER
+    drawn = yield Draw(mammogram, findings)
+    assert isinstance(drawn, Prepared)
+    trace.mammogram, trace.prepared = drawn.mammogram, drawn
+
+
+def _decoded(instance: Instance, level: int) -> Generator[Wanted, Made, Mammogram]:
+    made = yield Request(instance, level)
+    assert isinstance(made, Mammogram)
+    return made
 
 
 def _level(instance: Instance, findings: roi.Findings, config: ResultConfig) -> int:

@@ -1,18 +1,15 @@
-"""The device's own clock and counters, through CuPy. Everything is None or absent where there is no device.
+"""The device's own counters, through CuPy. Everything is None or absent where there is no device.
 
-In:  nothing, or work to be timed.
-Out: bytes, seconds, what the device calls itself.
+In:  nothing.
+Out: bytes in use, what the device calls itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 from bench.gpu.context import Figures
-
-_COPY_BYTES = 1 << 30
 
 
 def cupy_with_device() -> Any:  # CuPy is untyped
@@ -53,27 +50,3 @@ def facts() -> Figures:
         "driver": int(cupy.cuda.runtime.driverGetVersion()),
         "runtime": int(cupy.cuda.runtime.runtimeGetVersion()),
     }
-
-
-def seconds_of(work: Callable[[], object], repeats: int = 9) -> float:
-    """Median seconds that `work` takes on the device, by its own events, after one warm-up."""
-    cupy = cupy_with_device()
-    work()
-    found = []
-    for _ in range(repeats):
-        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        found.append(cupy.cuda.get_elapsed_time(begin, end) / 1000)
-    return float(median(found))
-
-
-def copy_bytes_per_second() -> float:
-    """What a device-to-device copy moves: bytes read plus bytes written, a second."""
-    cupy = cupy_with_device()
-    source = cupy.zeros(_COPY_BYTES, cupy.uint8)
-    target = cupy.empty_like(source)
-    moved: float = 2 * _COPY_BYTES / seconds_of(lambda: cupy.copyto(target, source))
-    return moved

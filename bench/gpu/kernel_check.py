@@ -6,10 +6,8 @@ Out: the report of bench.gpu.kernels; `ok`: right against the host, and streamin
 
 from __future__ import annotations
 
-import dataclasses
-
 from bench.gpu import kernels
-from bench.gpu.context import Context
+from bench.gpu.context import Context, Figures
 from bench.gpu.device import cupy_with_device
 
 ENOUGH = 0.6
@@ -31,7 +29,9 @@ def bandwidth(context: Context) -> bool:
     return report.ok and bool(shares) and min(shares) >= ENOUGH
 
 
-def _rounded(timing: kernels.KernelTiming) -> dict[str, kernels.Any]:
-    fields = dataclasses.asdict(timing)
-    return {"seconds": fields["seconds"], "moved_bytes": fields["moved_bytes"],
-            "share_of_copy": round(fields["share_of_copy"], 3)}  # fmt: skip
+def _rounded(timing: kernels.KernelTiming) -> Figures:
+    return {
+        "seconds": timing.seconds,
+        "moved_bytes": timing.moved_bytes,
+        "share_of_copy": round(timing.share_of_copy, 3),
+    }

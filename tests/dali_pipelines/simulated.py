@@ -12,20 +12,24 @@ import ctypes
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dali_pipelines import proof
-from dali_pipelines.engines import Encoded, Engines, Wish
+from dali_pipelines.engines import Encoded, Engines, Stored, Wish
 from dali_pipelines.routes import MAX_PRECISION, MIN_PRECISION
 from dali_pipelines.sizing import sizes
-from dali_pipelines.values import Array, redo_range
-from preprocess import openjpeg
+from dali_pipelines.values import Array, redo_range, undo_range
+from preprocess import openjpeg, render
+from preprocess.config import ResultConfig
 from preprocess.errors import RejectedInput
 from preprocess.executors.devices import Device
-from preprocess.records import Compression
+from preprocess.pipeline import Draw
+from preprocess.records import Compression, ImageHeader, Prepared
+from preprocess.stored import Samples, to_stored
 from preprocess.wavelet import low_pass_53
 
 SETTINGS = "BCD_SIMULATED"
@@ -74,6 +78,25 @@ class NumpyMemory:
     def synchronize(self) -> None:
         if self.failed:
             raise RuntimeError("an illegal memory access was encountered")
+
+    def stored(
+        self, samples: Sequence[Samples], images: Sequence[ImageHeader], *, scaled: bool
+    ) -> list[Stored]:
+        made = []
+        for each, image in zip(samples, images, strict=True):
+            values = undo_range(each.values, each.precision) if scaled else each.values
+            pixels, outside = to_stored(replace(each, values=values), image)
+            made.append(Stored(pixels, outside, int(pixels.min()), int(pixels.max())))
+        return made
+
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+        return lambda: [self._drawn(draw, config) for draw in draws]
+
+    def _drawn(self, draw: Draw, config: ResultConfig) -> Prepared | None:
+        try:
+            return render.render(draw.mammogram, draw.findings, config)
+        except RejectedInput:
+            return None
 
     def lane(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
@@ -145,7 +168,7 @@ def engines_of(wish: Wish, settings: dict[str, object]) -> Engines:
     only = settings.get("only", ["batch", "single", "level"])
     assert isinstance(only, list)
     engine = {name: SimulatedEngine(name, memory) for name in ("batch", "single", "level")}
-    chosen = sizes(wish.pixels, 1 << 34, wish.cores, batch=wish.batch, threads=wish.threads)
+    chosen = sizes(wish.pixels, 1 << 31, wish.cores, batch=wish.batch, threads=wish.threads)
     return Engines(
         memory,
         full=tuple(engine[name] for name in ("batch", "single") if name in only),
