@@ -142,6 +142,7 @@ def device_facts() -> Figures:
 @click.option("--inputs", type=click.Path(path_type=Path), help="Phantoms of an earlier run; made if absent.")
 def main(out: Path, only: tuple[str, ...], seconds: float, inputs: Path | None) -> None:
     """Check the GPU path on this machine's first visible GPU."""
+    begin = time.monotonic()
     lacking = missing()
     if lacking:
         click.echo(f"no device: {lacking}", err=True)
@@ -154,7 +155,9 @@ def main(out: Path, only: tuple[str, ...], seconds: float, inputs: Path | None) 
         cores = len(os.sched_getaffinity(0))
         request = Request(gpus.ENGINES, folder, real if real.is_dir() else None, cores, seconds)
         chosen = [named(name) for name in only] or list(CHECKS)
-        found = document(run_all(chosen, request, Path(scratch)), device_facts(), request)
+        device_itself = device_facts()
+        left = BUDGET_S - (time.monotonic() - begin)
+        found = document(run_all(chosen, request, Path(scratch), left), device_itself, request)
     out.mkdir(parents=True, exist_ok=True)
     device, checks, rates = found["device"], found["checks"], found["rates"]
     assert isinstance(device, dict)

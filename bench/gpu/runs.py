@@ -20,8 +20,11 @@ from bench.gpu.context import Context, Figures
 from preprocess import gpus, runner
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.planning import RunRequest
+from preprocess.progress import Silent
 
 DECODES = ("auto", "full")
+_COPIES_PER_S = 256
+"""Files for each second that a measurement may take: several shards of them."""
 _UNPROMISED = {"run.json", "report.html", "dataset_card.md", "instances.parquet"}
 
 
@@ -57,10 +60,34 @@ def end_to_end(context: Context) -> bool:
     return True
 
 
+class _Steady(Silent):
+    """When shards were finished, so that starting a worker is not taken for its speed."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._steps: list[tuple[float, int]] = []
+
+    def phase(self, name: str, total: int) -> None:
+        """Note which one it is."""
+        self._phase = name
+
+    def step(self, count: int, rejected: int = 0) -> None:
+        """Note a shard's end."""
+        if self._phase == "prepare":
+            self._steps.append((time.perf_counter(), count))
+
+    def images_per_second(self) -> float | None:
+        """From the first shard's end to the last one's; None where there are not two."""
+        if len(self._steps) < 2:
+            return None
+        elapsed = self._steps[-1][0] - self._steps[0][0]
+        return round(sum(count for _, count in self._steps[1:]) / elapsed, 2) if elapsed else None
+
+
 def _copies(context: Context, folder: Path) -> None:
     """Full-size phantoms again and again under other names, until there are enough for a steady rate."""
     files = sorted((context.request.inputs / "full").rglob("*.dcm"))
-    wanted = max(len(files), int(24 * context.request.seconds))
+    wanted = max(len(files), int(_COPIES_PER_S * context.request.seconds))
     for number in range(wanted):
         dataset = pydicom.dcmread(files[number % len(files)])
         dataset.SOPInstanceUID = f"1.2.3.{number}"  # else they would be duplicates
@@ -75,15 +102,15 @@ def _run(context: Context, inputs: list[Path], out: Path, config: ResultConfig, 
     request = RunRequest(
         tuple(map(str, inputs)), out, config=PrepConfig(result=config, execution=execution), layout="pacs"
     )
-    begin = time.perf_counter()
+    begin, steady = time.perf_counter(), _Steady()
     with _devices(context, execution):
-        summary = runner.run(request)
+        summary = runner.run(request, steady)
     document = json.loads((out / "run.json").read_text(encoding="utf-8"))
     return {
         "images": summary.prepared,
         "rejected": summary.rejected,
         "seconds": round(time.perf_counter() - begin, 2),
-        "images_per_second": round(summary.prepared / (time.perf_counter() - begin), 2),
+        "images_per_second": steady.images_per_second(),
         "stages": document["stages"],
         "shards_by_device": document["supervision"]["shards_by_device"],
     }
