@@ -85,9 +85,7 @@ class Batches(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        self._room.release(
-            len(self._items) + LANES
-        )  # whoever waits for room finds that there is nothing more to do
+        self._room.release(len(self._items) + LANES)  # who waits for room finds that nothing is left to do
         for lane in self._lanes:
             lane.join()
         self._parsers.shutdown()
@@ -173,18 +171,16 @@ class Batches(Generic[T]):
     def _collect(self, drawn: Sequence[_Item[T]], rendering: Callable[[], list[Prepared | None]]) -> None:
         """Wait for a batch's pictures, and hand them out."""
         try:
-            pictures = rendering()
+            for item, picture in zip(drawn, rendering(), strict=True):
+                if picture is not None:
+                    self._step(item, partial(_send, item, picture))
+                if item.trace.prepared is None:
+                    self._host.submit(self._on_cpu, item)
+                else:
+                    _fetch(item.trace, self._decoder.engines.memory.to_host)
+                    self._host.submit(self._hand_out, item)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
             self._give_up(error)
-            return
-        for item, picture in zip(drawn, pictures, strict=True):
-            if picture is not None:
-                self._step(item, partial(_send, item, picture))
-            if item.trace.prepared is None:
-                self._host.submit(self._on_cpu, item)
-            else:
-                _fetch(item.trace, self._decoder.engines.memory.to_host)
-                self._host.submit(self._hand_out, item)
 
     def _on_cpu(self, item: _Item[T]) -> None:
         """All stages on the CPU."""
