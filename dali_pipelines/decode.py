@@ -43,7 +43,7 @@ def decode_pipeline(sizes: Sizes, device: str, device_id: int | None) -> Any:  #
         batch_size=sizes.batch,
         num_threads=sizes.threads,
         device_id=device_id,
-        prefetch_queue_depth=sizes.prefetch,
+        prefetch_queue_depth=1,  # one batch in, the same batch out: deeper queues hand out an earlier one
         exec_dynamic=True,
     )
     pipeline.build()
@@ -51,7 +51,7 @@ def decode_pipeline(sizes: Sizes, device: str, device_id: int | None) -> Any:  #
 
 
 class DaliEngine:
-    """Batches through `decode_pipeline`, the next one fed while the last is decoded.
+    """Batches through `decode_pipeline`, one after the other; lanes see to it that the device is not idle.
 
     A pipeline cannot skip a sample: what is wrong with one throws its batch away, and the pipeline with it.
     """
@@ -69,19 +69,13 @@ class DaliEngine:
     def decode(self, jobs: Sequence[Encoded]) -> list[Array | None]:
         """Full-size pixels of each job; None for all of a batch that failed. See engines.Engine."""
         size = self._sizes.batch
-        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         results: list[Array | None] = []
-        fed = 0
-        for done, batch in enumerate(batches):
-            while fed < len(batches) and fed - done < self._sizes.prefetch:
-                self._feed(batches[fed])
-                fed += 1
-            taken = self._take(batch)
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            taken = self._run(batch)
             if taken is None:
                 self.reset()
-                fed = done + 1  # what was fed ahead went with the pipeline
-                taken = [None] * len(batch)
-            results += taken
+            results += taken or [None] * len(batch)
         return results
 
     def reset(self) -> None:
@@ -90,18 +84,14 @@ class DaliEngine:
 
     close = reset
 
-    def _feed(self, batch: Sequence[Encoded]) -> None:
+    def _run(self, batch: Sequence[Encoded]) -> list[Array | None] | None:
+        """A batch's pixels, None if it failed."""
         if self._pipeline is None:
             self._pipeline = decode_pipeline(self._sizes, self._device, self._device_id)
-        self._pipeline.feed_input(INPUT, [np.frombuffer(job.codestream, np.uint8) for job in batch])
-        self._pipeline.schedule_run()
-
-    def _take(self, batch: Sequence[Encoded]) -> list[Array | None] | None:
-        """The oldest batch's pixels, None if it failed."""
         try:
-            (outputs,) = self._pipeline.share_outputs()
-            pixels = [self._adopt(outputs[index]) for index in range(len(outputs))]
-            self._pipeline.release_outputs()
-        except (RuntimeError, MemoryError):
+            self._pipeline.feed_input(INPUT, [np.frombuffer(job.codestream, np.uint8) for job in batch])
+            (outputs,) = self._pipeline.run()
+            pixels: list[Array | None] = [self._adopt(outputs[index]) for index in range(len(outputs))]
+        except (RuntimeError, MemoryError, IndexError):
             return None
-        return list(pixels) if len(pixels) == len(batch) else None
+        return pixels if len(pixels) == len(batch) else None

@@ -30,7 +30,7 @@ class Sizes:
     threads: int
     """Decoder states and streams."""
     prefetch: int
-    """Batches that are fed to DALI ahead."""
+    """Batches in memory at once: one is decoded while another is masked and drawn."""
 
 
 def sizes(
@@ -44,7 +44,7 @@ def sizes(
         cores: of the host, for this device.
         batch: `--gpu-batch`; 0: as many images as fit, at most MAX_BATCH.
         threads: `--gpu-threads`; 0: one for each core, at most MAX_THREADS and as fit in half of the memory.
-        prefetch: batches ahead; less where two do not fit.
+        prefetch: batches at once; less where two do not fit.
 
     Returns:
         At least one of each: an image too large for the device fails there and is decoded on the CPU.

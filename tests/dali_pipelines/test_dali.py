@@ -63,7 +63,7 @@ def test_on_the_cpu_both_engines_give_raw_values_at_every_precision(decoder: Dal
     assert set(cases.values()) == {Range.RAW}
 
 
-def test_batches_are_fed_ahead_and_come_in_order(engines: Engines) -> None:
+def test_batches_come_in_order(engines: Engines) -> None:
     pairs = [job(9 + number % 8, number, (40 + number, 30)) for number in range(40)]
     results = engines.full[0].decode([encoded for _, encoded in pairs])
     assert len(results) == 40
@@ -88,9 +88,8 @@ def test_a_bad_sample_among_sixteen_costs_nothing_but_itself(decoder: DaliDecode
 
     image = header((60, 50), "jpeg_2000", bits_stored=12)
     requests = [Request(instance(job(12, number)[1].codestream, image)) for number in range(16)]
-    garbled = bytearray(requests[5].instance.payload)
-    garbled[300:-60] = bytes(len(garbled) - 360)
-    requests[5] = Request(instance(bytes(garbled), image))
+    without_qcd = requests[5].instance.payload.replace(b"\xff\x5c", b"\xff\x5d", 1)
+    requests[5] = Request(instance(without_qcd, image))
     results = decoder.decode_batch(requests)
     for number, (request, result) in enumerate(zip(requests, results, strict=True)):
         if number == 5:
