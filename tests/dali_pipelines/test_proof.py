@@ -55,3 +55,16 @@ def test_what_comes_short_or_not_at_all_is_not_proven() -> None:
     engine = engines.full[0]
     engine.decode = lambda jobs: []  # type: ignore[method-assign,assignment]
     assert prove(engines).proven == ()
+
+
+def test_an_engine_that_hands_out_an_earlier_batch_is_not_proven() -> None:
+    engines = engines_of(Wish(1, 1), {"only": ["batch"]})
+    engine = engines.full[0]
+    right, earlier = engine.decode, list[object]()
+
+    def late(jobs: list[object]) -> object:
+        earlier.append(right(jobs))  # type: ignore[arg-type]
+        return earlier[-2] if len(earlier) > 1 else earlier[0]
+
+    engine.decode = late  # type: ignore[method-assign,assignment]
+    assert {case.compression for case, _ in prove(engines).proven} == {Compression.JPEG_2000}
