@@ -94,7 +94,7 @@ def test_a_bad_sample_among_sixteen_costs_nothing_but_itself(decoder: DaliDecode
     for number, (request, result) in enumerate(zip(requests, results, strict=True)):
         if number == 5:
             assert isinstance(result, RejectedInput)
-            with pytest.raises(RejectedInput, match="") as raised:
+            with pytest.raises(RejectedInput) as raised:
                 CpuDecoder().decode(request.instance)
             assert (result.code, result.message) == (raised.value.code, raised.value.message)
         else:
