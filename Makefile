@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11-3.13, make and a C compiler:
 #   make demo    phantom mammograms -> dataset -> verified -> report, in minutes
 #   make test    environment, ruff, mypy --strict, import-linter, pytest
+# and on a machine with a GPU: make gpu-check    exactness and speed of --gpu, one JSON in bench/results, 8 minutes
 # and for a night: make chaos (kill -9, failing disks, memory), make fuzz (10,000 damaged files).
 # make image-check builds and runs the container images, where buildah and debootstrap are installed.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores image-check lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores gpu-check image-check lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -58,6 +59,9 @@ fuzz-nightly: $(READY)
 stores: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[stores]"
 	$(BIN)/python -m pytest tests/stores
+
+gpu-check: $(READY)
+	$(BIN)/python -m bench.gpu_check
 
 $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -59,7 +59,6 @@ def run(
     as_json = config.execution.log_format is LogFormat.JSON
     if not inputs:
         raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
-    _require_cpu(gpu=config.execution.gpu)
     for number in INTERRUPTS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
             signal.signal(number, _interrupt)
@@ -73,16 +72,6 @@ def run(
     with contextlib.suppress(BrokenPipeError):  # whoever read it has seen enough; the run is done
         _tell_json(summary) if as_json else _tell(summary, dry_run=config.execution.dry_run)
     ctx.exit(summary.exit_code)
-
-
-def _require_cpu(*, gpu: bool) -> None:
-    if gpu:
-        from preprocess.doctor import examine
-
-        reasons = "; ".join(
-            f"{check.name}: {check.detail}" for check in examine("gpu").checks if check.status == "fail"
-        )
-        raise UsageError(f"--gpu cannot work here: {reasons or 'this version has no GPU path yet'}")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -176,6 +176,9 @@ class ResultConfig(_Frozen):
     decode_margin: float = Field(
         1.25, ge=1.0, le=4.0, description="auto: level's box must be this many times the output's."
     )
+    allow_inexact_gpu: bool = Field(
+        False, description="With --gpu, decode lossy JPEG 2000 there too: pixels may differ by 1."
+    )
     folds: int = Field(5, ge=1, le=100, description="Number of patient-grouped folds.")
     seed: int = Field(0, ge=0, description="Seed of the fold rule.")
     shard_images: int = Field(
@@ -242,6 +245,14 @@ class ExecutionConfig(_Frozen):
     """How a run is carried out. Never changes a byte of shards or manifest."""
 
     gpu: bool = Field(False, description="Decode and render on GPUs.")
+    devices: str = Field("all", description="With --gpu: all, or numbers of GPUs such as 0,1.")
+    require_gpu: bool = Field(
+        False, description="With --gpu: abort rather than give a failed GPU's work to the CPU."
+    )
+    gpu_batch: int = Field(0, ge=0, le=1024, description="Images decoded together on a GPU; 0: as fits.")
+    gpu_threads: int = Field(
+        0, ge=0, le=64, description="Decoder states and streams of a GPU; 0: by cores and memory."
+    )
     workers: int = Field(0, ge=0, description="Worker processes; 0: one per core.")
     executor: ExecutorName = Field(ExecutorName.LOCAL, description="Where tasks run.")
     max_rejected: str = Field("5%", description="Exit 3 above this many rejects: a count or a percentage.")
@@ -260,12 +271,29 @@ class ExecutionConfig(_Frozen):
         """Worker processes to start: `workers`, or the cores this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
 
+    def device_numbers(self, count: int) -> tuple[int, ...]:
+        """Which of `count` GPUs to use. Raises ValueError where one of `devices` is not there."""
+        if self.devices == "all":
+            return tuple(range(count))
+        numbers = tuple(sorted({int(word) for word in self.devices.split(",")}))
+        if absent := [number for number in numbers if number >= count]:
+            raise ValueError(f"GPU {absent[0]} is not among the {count} that are visible")
+        return numbers
+
     def rejects_allowed(self, counted: int) -> int:
         """How many of `counted` inputs may be rejected before exit code 3."""
         text = self.max_rejected.strip()
         if text.endswith("%"):
             return int(counted * float(text[:-1]) / 100)
         return int(text)
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _devices(cls, value: object) -> str:
+        text = str(value).replace(" ", "")
+        if text != "all" and not all(word.isascii() and word.isdigit() for word in text.split(",")):
+            raise ValueError("must be all, or numbers separated by commas, such as 0,1")
+        return text
 
     @field_validator("max_rejected", mode="before")
     @classmethod

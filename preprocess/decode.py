@@ -7,6 +7,8 @@ Out: a Mammogram whose pixels are clamped to SIZ's range, then to BitsStored's (
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +30,22 @@ class Decoder(Protocol):
 
     def decode(self, instance: Instance, level: int = 0) -> Mammogram:
         """Decode at a wavelet level. Raises RejectedInput."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An instance, and the wavelet level it is wanted at."""
+
+    instance: Instance
+    level: int = 0
+
+
+class BatchDecoder(Decoder, Protocol):
+    """A decoder that is fast because many images are in flight."""
+
+    def decode_batch(self, requests: Sequence[Request]) -> list[Mammogram | RejectedInput]:
+        """What `decode` gives or raises for each request, in their order. Pixels may be device arrays."""
         ...
 
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 
 from preprocess import wording
 from preprocess.doctor_checks import FAIL, OK, WARN, Check, installed, release
@@ -19,13 +20,13 @@ from preprocess.doctor_kernels import kernel_checks
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _CUDA_13_DRIVER = 13000
 _ENOUGH_DALI = (2, 3)
-_OUR_DECODER = "dali_pipelines.decoder"
+_OURS = ("dali_pipelines.decoder", "preprocess.kernels.cuda")
 _EXTRA = "pip install '.[gpu-cu12]' or [gpu-cu13]"
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A GPU library: its import name, and its distributions by CUDA version."""
+    """A GPU library: its import name or the start of its file's, and its distributions by CUDA version."""
 
     name: str
     module: str
@@ -38,7 +39,7 @@ LIBRARIES = (
     Library("nvImageCodec", "nvidia.nvimgcodec", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"),
     Library("nvJPEG2000", "nvidia.nvjpeg2k", "nvidia-nvjpeg2k-cu12", "nvidia-nvjpeg2k-cu13"),
     Library("CuPy", "cupy", "cupy-cuda12x", "cupy-cuda13x"),
-    Library("NVRTC", "nvidia.cuda_nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc"),
+    Library("NVRTC", "libnvrtc.so", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc"),
 )
 
 
@@ -58,8 +59,21 @@ def gpu_checks(*, needed: bool) -> Iterator[Check]:
         yield library_check(library, bad)
     yield from _mixtures(version, bad)
     yield from kernel_checks(architectures, bad)
-    if not _exists(_OUR_DECODER):
-        yield Check("GPU decoder", bad, "this version decodes on the CPU only", "Use --cpu.")
+    yield decoder_check(bad)
+
+
+def decoder_check(bad: str) -> Check:
+    """Whether our own GPU modules are there, and nvJPEG2000 has what they call (no device is asked)."""
+    from dali_pipelines import nvjpeg2k
+
+    missing = [module for module in _OURS if not _exists(module)]
+    if missing:
+        return Check("GPU decoder", bad, f"{missing[0]} is missing", "Install the whole package again.")
+    try:
+        version = nvjpeg2k.version(nvjpeg2k.load())
+    except (OSError, RuntimeError) as error:
+        return Check("GPU decoder", bad, str(error), _EXTRA)
+    return Check("GPU decoder", OK, f"wavelet levels through nvJPEG2000 {version}")
 
 
 def _exists(module: str) -> bool:
@@ -143,7 +157,8 @@ def library_check(library: Library, bad: str) -> Check:
     if not both:
         return Check(library.name, bad, "not installed", _EXTRA)
     version = installed(both[0]) or "?"
-    reason = unusable(library.module)
+    file = library.module.endswith(".so")
+    reason = unloadable(both[0], library.module) if file else unusable(library.module)
     if reason:
         return Check(library.name, bad, f"{version} ({both[0]}) cannot be used: {reason}", _EXTRA)
     if library.name == "DALI" and release(version) < _ENOUGH_DALI:
@@ -160,6 +175,18 @@ def unusable(module: str) -> str:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def unloadable(distribution: str, name: str) -> str:
+    """Why a distribution's shared library cannot be loaded; empty if it can."""
+    for file in metadata.files(distribution) or ():
+        if file.name.startswith(name):
+            try:
+                ctypes.CDLL(str(file.locate()))
+            except OSError as error:
+                return str(error)
+            return ""
+    return f"there is no {name}"
 
 
 def _mixtures(driver: int | None, bad: str) -> Iterator[Check]:

@@ -6,9 +6,10 @@ Out: Prepared, or a Reject that says which stage stopped it and why. Nothing els
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +17,24 @@ from typing import TypeVar
 
 from preprocess import dicom, render, roi
 from preprocess.config import BitsOverflow, ResultConfig
-from preprocess.decode import Decoder, coarse_level
+from preprocess.decode import Decoder, Request, coarse_level
 from preprocess.errors import RejectedInput, Stage
 from preprocess.records import Instance, Mammogram, Prepared, Reject, SourceFile
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is to be rendered."""
+
+    mammogram: Mammogram
+    findings: roi.Findings
+
+
+Wanted = Request | Draw
+Made = Mammogram | Prepared
+Stages = Generator[Wanted, Made, None]
 
 
 @dataclass(slots=True)
@@ -70,23 +84,48 @@ def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
 
 def advance(trace: Trace, source: SourceFile, config: ResultConfig, decoder: Decoder) -> None:
     """The stages themselves, outside the boundary: raises RejectedInput, and whatever a fault raises."""
+    run = stages(trace, source, config)
+    wanted = next(run)
+    while isinstance(wanted, Request):
+        with trace.timed(Stage.DECODE):
+            mammogram = decoder.decode(wanted.instance, wanted.level)
+        wanted = run.send(mammogram)
+    with trace.timed(Stage.RENDER):
+        prepared = render.render(wanted.mammogram, wanted.findings, config)
+    with contextlib.suppress(StopIteration):  # the last halt
+        run.send(prepared)
+
+
+def stages(trace: Trace, source: SourceFile, config: ResultConfig) -> Stages:
+    """The stages, with a halt where something is to be decoded or drawn: by whom, with what else, is open.
+
+    Yields Requests and is sent their Mammograms, then a Draw and is sent what it gave. Raises as `advance`.
+    """
     with trace.timed(Stage.PARSE):
         instance = trace.instance = dicom.parse(source, config)
-    with trace.timed(Stage.DECODE):
-        coarse = decoder.decode(instance, coarse_level(instance))
-        low, high = coarse.extremes()
-        if coarse.level and low == high:
-            coarse = decoder.decode(instance, 0)  # blank only if the full image is
-        trace.coarse = coarse
+    trace.stage = Stage.DECODE
+    coarse = yield from _decoded(instance, coarse_level(instance))
+    low, high = coarse.extremes()
+    if coarse.level and low == high:
+        coarse = yield from _decoded(instance, 0)  # blank only if the full image is
+    trace.coarse = coarse
     with trace.timed(Stage.ROI):
         findings = trace.findings = roi.find(coarse, config)
         level = _level(instance, findings, config)
-    with trace.timed(Stage.DECODE):
-        mammogram = coarse if level == coarse.level else decoder.decode(instance, level)
-        trace.mammogram = mammogram
-        _check_overflow(mammogram, config)
-    with trace.timed(Stage.RENDER):
-        trace.prepared = render.render(mammogram, findings, config)
+    trace.stage = Stage.DECODE
+    mammogram = coarse if level == coarse.level else (yield from _decoded(instance, level))
+    trace.mammogram = mammogram
+    _check_overflow(mammogram, config)
+    trace.stage = Stage.RENDER
+    drawn = yield Draw(mammogram, findings)
+    assert isinstance(drawn, Prepared)
+    trace.mammogram, trace.prepared = drawn.mammogram, drawn
+
+
+def _decoded(instance: Instance, level: int) -> Generator[Wanted, Made, Mammogram]:
+    made = yield Request(instance, level)
+    assert isinstance(made, Mammogram)
+    return made
 
 
 def _level(instance: Instance, findings: roi.Findings, config: ResultConfig) -> int:

@@ -23,6 +23,7 @@ from preprocess.discover import contains
 from preprocess.errors import UNCOUNTED_CODES, BcdError, DatasetDamaged, RunAborted, UsageError
 from preprocess.executors.base import Executor, Record
 from preprocess.executors.local import LocalExecutor
+from preprocess.gpus import devices_of
 from preprocess.identifiers import Pseudonyms
 from preprocess.keyring import pseudonyms_of
 from preprocess.leakage import summary as leakage_summary
@@ -75,7 +76,12 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     if result.roi_detector is not None:
         detector_of(result.roi_detector)  # a name that is none is told now, not image by image
     workers = partial(
-        LocalExecutor, execution.worker_count(), execution.image_timeout_s, execution.worker_memory
+        LocalExecutor,
+        execution.worker_count(),
+        execution.image_timeout_s,
+        execution.worker_memory,
+        devices=devices_of(execution),
+        require_device=execution.require_gpu,
     )
     if execution.dry_run:
         with workers() as executor:
@@ -121,6 +127,10 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
     if executor.record.lost:
         reporter.note(executor.record.as_text())
+    if (left := executor.record.devices["cpu"]) and executor.record.devices.total():
+        reporter.note(
+            f"{left} of {executor.record.devices.total()} shards were left to the CPU by failed GPUs"
+        )
     try:
         stamps = {result.name: result.stamp for result in results if result.stamp}
         _write_run_json(request, summary, started, dict(seconds), executor.record, stamps)
@@ -135,9 +145,10 @@ def _shard_tasks(
 ) -> Iterator[ShardTask]:
     # More than the sheet shows: some will turn out to be rejects.
     contact = {source.source for source in contact_sources(_Sources(plan.shards), 4 * CONTACT_SHEET_IMAGES)}
+    kind = _kind_of_task(gpu=request.config.execution.gpu)
     for planned in todo:
         shard = planned.unpacked()
-        yield ShardTask(
+        yield kind(
             tuple(shard.sources),
             request.config.result,
             out=request.out,
@@ -146,6 +157,14 @@ def _shard_tasks(
             pseudonyms=pseudonyms,
             contact=frozenset(source.source for source in shard.sources if source.source in contact),
         )
+
+
+def _kind_of_task(*, gpu: bool) -> type[ShardTask]:
+    if not gpu:
+        return ShardTask
+    from dali_pipelines.tasks import DeviceShardTask
+
+    return DeviceShardTask
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ Out: its files under their final names and, last of all, its journal `OUT/.bcd/s
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Self
 
 from preprocess.atomic import aborting_on_io_error, clean_leftovers, sync_directory
-from preprocess.config import Encoding, ResultConfig
+from preprocess.config import Encoding, Format, ResultConfig
 from preprocess.identifiers import Pseudonyms
 from preprocess.images import encode
 from preprocess.journal import load_finished, shard_key
@@ -31,6 +32,22 @@ __all__ = [
     "clean_leftovers",
     "load_finished",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A prepared image, and what its shard's files will hold of it: made where there is a core to spare."""
+
+    prepared: Prepared
+    encoded: dict[Encoding, bytes] = field(repr=False)
+    statistics: PixelStatistics
+
+
+def pack(prepared: Prepared, config: ResultConfig) -> Packed:
+    """Encode an image for every format of the config."""
+    encodings = {Encoding.PNG if kind is Format.PNG else config.encoding for kind in config.formats}
+    encoded = {encoding: encode(prepared.pixels, encoding) for encoding in encodings}
+    return Packed(prepared, encoded, PixelStatistics.of(prepared.pixels, prepared.geometry))
 
 
 class ShardWriter:
@@ -68,8 +85,10 @@ class ShardWriter:
         for sink in self._sinks:
             sink.discard()
 
-    def add(self, prepared: Prepared) -> InstanceRow:
+    def add(self, image: Prepared | Packed) -> InstanceRow:
         """Write one image to every format; returns its row."""
+        packed = image if isinstance(image, Packed) else pack(image, self._config)
+        prepared = packed.prepared
         self._expect(prepared.mammogram.instance.source.source)
         self._check_pixels(prepared)
         row = prepared_row(
@@ -78,12 +97,9 @@ class ShardWriter:
         row = self._pseudonyms.row(storable(row))
         if not self._sinks:
             self._sinks = open_sinks(self._out, self._plan.name, self._config, self._label_columns)
-        encoded: dict[Encoding, bytes] = {}
         for sink in self._sinks:
-            if sink.encoding not in encoded:
-                encoded[sink.encoding] = encode(prepared.pixels, sink.encoding)
-            sink.add(row, encoded[sink.encoding])
-        self._statistics.append(PixelStatistics.of(prepared.pixels, prepared.geometry))
+            sink.add(row, packed.encoded[sink.encoding])
+        self._statistics.append(packed.statistics)
         self._rows.append(row)
         return row
 

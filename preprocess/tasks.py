@@ -27,7 +27,7 @@ from preprocess.output import STATE, THUMBNAILS
 from preprocess.places import Place
 from preprocess.plan import ShardPlan
 from preprocess.records import LabelColumn, Prepared, Reject, ScannedFile, SourceFile
-from preprocess.shards import ShardResult, ShardWriter
+from preprocess.shards import Packed, ShardResult, ShardWriter
 from preprocess.thumbnails import make_thumbnail, save
 
 K = TypeVar("K")
@@ -151,7 +151,13 @@ def _rejected_probe(reject: Reject) -> Probe:
     return Probe(reject.source, reject.file_sha256 or "", None, reject)
 
 
-Outcome = Prepared | Reject
+Outcome = Prepared | Packed | Reject
+
+
+def add_seconds(clock: pipeline.Trace, trace: pipeline.Trace) -> None:
+    """Add a trace's seconds to a shard's."""
+    for stage, seconds in trace.seconds.items():
+        clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
 
 
 @dataclass(frozen=True)
@@ -165,11 +171,14 @@ class _ImagesTask(_SourceTask[Outcome]):
 
     def _prepare(self, source: SourceFile, decoder: Decoder, clock: pipeline.Trace) -> Outcome:
         trace = pipeline.steps(source, self.config, decoder)
-        for stage, seconds in trace.seconds.items():
-            clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
+        add_seconds(clock, trace)
+        return self.outcome_of(trace)
+
+    def outcome_of(self, trace: pipeline.Trace) -> Prepared | Reject:
+        """What came of an image; keeps a small original where the contact sheet wants one."""
         if trace.prepared is None:
             return self._own_doing(trace.outcome_reject())
-        if source.source in self.contact:
+        if trace.prepared.mammogram.instance.source.source in self.contact:
             self._save_original(trace, trace.prepared)
         return trace.prepared
 
@@ -200,6 +209,7 @@ class ImageTask(_ImagesTask):
         if isinstance(outcome, Reject):
             bare = outcome.instance and dataclasses.replace(outcome.instance, payload=b"")
             return dataclasses.replace(outcome, instance=bare)
+        assert isinstance(outcome, Prepared)
         encode(outcome.pixels, self.config.encoding)  # may be what kills or starves
         mammogram = outcome.mammogram
         mammogram = dataclasses.replace(
@@ -239,9 +249,14 @@ class ShardTask(_ImagesTask):
 
     def run(self, beat: Heartbeat) -> ShardOutcome:
         """Write the shard atomically; OSError if the disk does not take it."""
-        assert self.plan is not None
         decoder, clock = CpuDecoder(), pipeline.Trace()
-        work = partial(self._prepare, decoder=decoder, clock=clock)
+        return self.written(beat, partial(self._prepare, decoder=decoder, clock=clock), clock)
+
+    def written(
+        self, beat: Heartbeat, work: Callable[[SourceFile], Outcome], clock: pipeline.Trace
+    ) -> ShardOutcome:
+        """Write the shard of what `work` makes of its sources, in their order."""
+        assert self.plan is not None
         with ShardWriter(self.out, self.plan, self.config, self.label_columns, self.pseudonyms) as writer:
             for outcome in self._outcomes(beat, work, lambda reject: reject):
                 with clock.timed(Stage.WRITE):

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from bench.phantom_dicom import DicomSpec, write_dicom
-from preprocess import cli, pipeline
+from preprocess import cli, gpus, pipeline
 from preprocess.config import ExecutionConfig, PrepConfig, ResultConfig
 from preprocess.decode import CpuDecoder
 from preprocess.options import execution_options, prep_config, result_options
@@ -328,6 +328,24 @@ def test_gpu_without_a_gpu_is_refused_with_what_is_missing(folder: Path, tmp_pat
     assert code == 2
     assert "--gpu cannot work here" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_gpu_options_reach_the_devices_and_only_inexact_decoding_changes_the_result_key() -> None:
+    words = ["--devices", "1,0", "--gpu-batch", "12", "--gpu-threads", "3", "--require-gpu", "--workers", "8"]
+    execution = config_of("--gpu", *words).execution
+    assert execution.require_gpu
+    assert execution.device_numbers(4) == (0, 1)
+    assert config_of().execution.device_numbers(3) == (0, 1, 2)
+    device = gpus.device(1, 2, execution)
+    assert (device.name, device.cores, device.batch, device.threads) == ("1", 4, 12, 3)
+    assert config_of(*words).result.sha256() == ResultConfig().sha256()
+    assert config_of("--allow-inexact-gpu").result.sha256() != ResultConfig().sha256()
+
+
+def test_devices_that_are_no_numbers_are_a_usage_error(folder: Path, tmp_path: Path) -> None:
+    code, output = run_cli(folder, tmp_path / "out", "--devices", "first")
+    assert code == 2
+    assert "--devices" in output
 
 
 def test_workers_and_devices_do_not_change_the_result_key() -> None:

@@ -56,6 +56,8 @@ class Record:
     blamed: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     peak_worker_bytes: int = 0
+    devices: Counter[str] = field(default_factory=Counter)
+    """Tasks that each GPU finished, and the CPU ("cpu") in their place; empty without GPUs."""
 
     def as_text(self) -> str:
         """One line for people."""
@@ -74,6 +76,7 @@ class Record:
             "tried_alone": self.tried_alone,
             "blamed": dict(sorted(self.blamed.items())),
             "peak_worker_bytes": self.peak_worker_bytes,
+            "shards_by_device": dict(sorted(self.devices.items())),
         }
 
 

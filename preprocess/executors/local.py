@@ -12,6 +12,8 @@ Nobody is blamed on suspicion (an operator's kill -9 must not condemn an innocen
 
 What was SIGKILLed is tried while nothing else runs: whom the kernel kills when memory runs out depends on the
 neighbours, a verdict must not.
+
+Devices have a worker each, beside those; nothing is said there of single items (devices.py).
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import contextlib
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Generic, Self, TypeVar, cast
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Record, Task
+from preprocess.executors.devices import Device, DeviceQueue, DeviceTask
 from preprocess.executors.process import Process
 from preprocess.executors.worker import At, Done, Failed, Faulted, Starved
 
@@ -39,6 +42,8 @@ _ENDS_FROM_OUTSIDE = 2
 _ENDS_BEFORE_BEGIN = 3
 _POLL_S = 0.5
 _HUNG_UP_S = 5.0
+_DEVICE_START_S = 120.0
+"""What a device's worker may take before it says anything: libraries, the device, the self-test."""
 _FROM_OUTSIDE = frozenset(
     signal.Signals(number).name for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 )
@@ -84,6 +89,8 @@ class Job(Generic[R]):
     killed: Counter[int] = field(default_factory=Counter)
     """Trials that something outside ended."""
     blamed: set[int] = field(default_factory=set)
+    lost_on: set[str] = field(default_factory=set)
+    """Devices whose worker ended on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class Worker(Generic[R]):
     verdict: Cause | None = None
     """Why it ended, if it could still say so."""
     used: bool = False
+    device: Device | None = None
 
 
 class LocalExecutor:
@@ -116,12 +124,20 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, workers: int, item_timeout_s: float, memory_bytes: int, outside_s: float = OUTSIDE_S
+        self,
+        workers: int,
+        item_timeout_s: float,
+        memory_bytes: int,
+        outside_s: float = OUTSIDE_S,
+        *,
+        devices: Sequence[Device] = (),
+        require_device: bool = False,
     ) -> None:
         self.workers = workers
         self.item_timeout_s = item_timeout_s
         self.memory_bytes = memory_bytes
         self.outside_s = max(outside_s, item_timeout_s)
+        self.devices, self.require_device = tuple(devices), require_device
         self.alive: list[Worker[object]] = []
         self.record = Record()
 
@@ -155,6 +171,14 @@ class _Supervisor(Generic[R]):
         self._undisturbed: deque[Work[R]] = deque()
         self._workers = cast(list[Worker[R]], executor.alive)
         self._still_born = 0
+        self._devices: DeviceQueue[Work[R]] = DeviceQueue(
+            executor.devices,
+            executor.require_device,
+            lambda work: work.job.task,
+            lambda work: work.job.lost_on,
+        )
+        self._for_devices = bool(executor.devices)
+        """Whether fresh tasks may be for devices: those of one run are of a kind."""
 
     def results(self) -> Iterator[R]:
         """Hand out, listen, replace, until nothing is left."""
@@ -177,21 +201,42 @@ class _Supervisor(Generic[R]):
         """End the workers that still have work in hand (the run was given up)."""
         for worker in self._busy():
             self._remove(worker)
+        self._record.devices.update(self._devices.finished)
 
     def _busy(self) -> list[Worker[R]]:
         return [worker for worker in self._workers if worker.work is not None]
 
     def _hand_out(self) -> None:
-        while len(self._busy()) < self._executor.workers:
-            work = self._next_work()
-            if work is None:
+        self._again.extend(self._devices.orphans())
+        busy = {worker.device for worker in self._busy()}
+        for device in self._devices.alive():
+            if device not in busy and (work := self._work_for(device)) is not None:
+                assert isinstance(work.job.task, DeviceTask)
+                self._give(self._worker_of(device), work, work.job.task.on_device(device))
+        while sum(worker.device is None for worker in self._busy()) < self._executor.workers:
+            next_work = self._next_work()
+            if next_work is None:
                 return
-            worker = self._worker_for(work)
-            worker.work, worker.used = work, True
-            worker.begun, worker.item, worker.since = False, None, time.monotonic()
-            task = work.job.task if work.alone is None else work.job.task.alone(work.alone)
-            with contextlib.suppress(OSError):  # it died idle: found out by listening
-                worker.process.connection.send(task)
+            task, alone = next_work.job.task, next_work.alone
+            self._give(self._worker_for(next_work), next_work, task if alone is None else task.alone(alone))
+
+    def _give(self, worker: Worker[R], work: Work[R], task: Task[object]) -> None:
+        worker.work, worker.used = work, True
+        worker.begun, worker.item, worker.since = False, None, time.monotonic()
+        with contextlib.suppress(OSError):  # it died idle: found out by listening
+            worker.process.connection.send(task)
+
+    def _work_for(self, device: Device) -> Work[R] | None:
+        if any(worker.work is not None and worker.work.undisturbed for worker in self._busy()):
+            return None
+        if (waiting := self._devices.take(device)) is not None:
+            return waiting
+        job = next(self._fresh, None) if self._for_devices else None
+        if job is None or isinstance(job.task, DeviceTask):
+            return Work(job) if job is not None else None
+        self._for_devices = False
+        self._again.append(Work(job))
+        return None
 
     def _next_work(self) -> Work[R] | None:
         busy = self._busy()
@@ -199,24 +244,33 @@ class _Supervisor(Generic[R]):
             return None
         if self._again:
             return self._again.popleft()
-        job = next(self._fresh, None)
-        if job is not None:
-            return Work(job)
+        if not self._devices.waits() and (job := next(self._fresh, None)) is not None:
+            if not self._devices.wants(Work(job)):
+                return Work(job)
+            self._devices.put(Work(job))
         return self._undisturbed.popleft() if self._undisturbed and not busy else None
 
     def _worker_for(self, work: Work[R]) -> Worker[R]:
-        idle = [worker for worker in self._workers if worker.work is None]
+        idle = [worker for worker in self._workers if worker.work is None and worker.device is None]
         if work.alone is None and idle:
             return idle[0]
         for worker in idle:
             if not worker.used:
                 return worker
-        if len(self._workers) >= self._executor.workers:
+        if sum(worker.device is None for worker in self._workers) >= self._executor.workers:
             self._remove(idle[0])
+        return self._started(Worker(Process(self._executor.memory_bytes)))
+
+    def _worker_of(self, device: Device) -> Worker[R]:
+        for worker in self._workers:
+            if worker.device == device:
+                return worker
+        return self._started(Worker(Process(0, dict(device.environment)), device=device))
+
+    def _started(self, worker: Worker[R]) -> Worker[R]:
         self._record.started += 1
-        started: Worker[R] = Worker(Process(self._executor.memory_bytes))
-        self._workers.append(started)
-        return started
+        self._workers.append(worker)
+        return worker
 
     def _remove(self, worker: Worker[R]) -> None:
         worker.process.stop()
@@ -226,6 +280,8 @@ class _Supervisor(Generic[R]):
         if worker.work is None:
             return False
         limit = self._executor.item_timeout_s
+        if worker.device is not None:
+            return time.monotonic() - worker.since > limit + _DEVICE_START_S
         if worker.item is None:
             limit = self._executor.outside_s + worker.work.job.task.size
         return time.monotonic() - worker.since > limit
@@ -250,13 +306,14 @@ class _Supervisor(Generic[R]):
         elif isinstance(message, Starved):
             worker.verdict = _STARVED
         elif isinstance(message, Faulted):
-            if worker.item is None:
+            if worker.item is None and worker.device is None:
                 raise RunAborted(f"internal fault: {message.message}")
             worker.verdict = Cause("internal_error", message.message, "fault")
         elif isinstance(message, Done):
             self._record.peak_worker_bytes = max(self._record.peak_worker_bytes, message.peak_bytes)
             worker.work = None
             if work.alone is None:
+                self._devices.has_finished(worker.device, work)
                 yield message.result
             else:
                 work.job.task = work.job.task.knowing(work.alone, message.result)
@@ -269,7 +326,10 @@ class _Supervisor(Generic[R]):
         self._record.causes[cause.name] += 1
         work = worker.work
         assert work is not None
-        if not worker.begun:
+        if worker.device is not None:
+            self._devices.has_ended(worker.device, work)
+            self._devices.put(work)  # another's, or an orphan
+        elif not worker.begun:
             self._still_born += 1
             if self._still_born >= _ENDS_BEFORE_BEGIN:
                 raise RunAborted(f"workers end before they begin ({cause.name})")

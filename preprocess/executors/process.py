@@ -1,6 +1,6 @@
 """One worker process as its driver sees it: a connection, and a way to end it.
 
-In:  the memory limit.
+In:  the memory limit (0: none), variables for its environment.
 Out: a process that inherits nothing but the connection: not the lock on OUT, not the terminal (neither Ctrl-C
      nor what a native library prints gets through), not `__main__` (scripts need no guard).
 """
@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,7 +29,7 @@ _REAP_S = 10.0
 class Process:
     """A worker process. `stop` ends it; it ends by itself when the driver does."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, environment: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             numbers = (theirs.fileno(), os.getpid(), memory_bytes)
@@ -37,6 +38,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )

@@ -114,6 +114,8 @@ def _settle(driver: int) -> None:
 
 
 def _limit_memory(memory_bytes: int) -> None:
+    if not memory_bytes:  # CUDA reserves more addresses than any machine has memory
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _status_bytes("VmSize") + memory_bytes
     if hard == resource.RLIM_INFINITY or limit < hard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -371,5 +372,9 @@ def test_damage_that_a_library_notices_is_decode_failed() -> None:
 
 
 def test_the_cpu_decoder_imports_no_gpu_library() -> None:
-    decode(j2k(smooth((16, 16), 12)))
-    assert not {"cupy", "nvidia.dali", "nvidia.nvimgcodec"} & set(sys.modules)
+    program = (
+        "import sys; from preprocess.decode import CpuDecoder; import preprocess.runner;"
+        "print(sorted({'cupy', 'nvidia.dali', 'nvidia.nvimgcodec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

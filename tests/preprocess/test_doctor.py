@@ -110,6 +110,20 @@ def test_a_library_that_cannot_be_imported_is_reported_with_its_reason(
     assert "libnvrtc.so.12" in check.detail
 
 
+def test_nvrtc_is_looked_for_in_its_distribution_wherever_cuda_keeps_it() -> None:
+    pytest.importorskip("cupy", reason="the GPU libraries are for Linux on x86-64")
+    assert doctor_gpu.unloadable("nvidia-cuda-nvrtc", "libnvrtc.so") == ""
+    assert "no libnothing" in doctor_gpu.unloadable("nvidia-cuda-nvrtc", "libnothing")
+
+
+def test_our_own_decoder_is_checked_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nvidia.nvjpeg2k", reason="the GPU libraries are for Linux on x86-64")
+    monkeypatch.setattr(doctor_gpu, "_OURS", ("dali_pipelines.decoder",))
+    assert doctor_gpu.decoder_check(FAIL).status == OK
+    monkeypatch.setattr(doctor_gpu, "_OURS", ("dali_pipelines.nowhere",))
+    assert "nowhere is missing" in doctor_gpu.decoder_check(FAIL).detail
+
+
 def test_a_vulnerable_dali_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_installed(monkeypatch, {"old-dali": "2.2.0"})
     check = doctor_gpu.library_check(doctor_gpu.Library("DALI", "json", "old-dali", "none"), WARN)

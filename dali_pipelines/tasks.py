@@ -1,0 +1,122 @@
+"""A shard on a GPU: what a device's worker process runs.
+
+In:  a shard's plan and the Device of this process.
+Out: the ShardOutcome that the CPU would give: same rows but for the decoder's name, same bytes.
+
+Engines and decoder are opened once in a process, with its first shard, and kept. The process is disposable: a
+device that fails for good ends it, and the executor decides who does the shard then (executors/devices.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from dali_pipelines.batches import Batches
+from dali_pipelines.decoder import DaliDecoder
+from dali_pipelines.engines import Wish, opener
+from dali_pipelines.proof import prove
+from preprocess import pipeline
+from preprocess.config import ResultConfig
+from preprocess.executors.base import Heartbeat
+from preprocess.executors.devices import Device
+from preprocess.records import Reject, SourceFile
+from preprocess.shards import Packed, pack
+from preprocess.tasks import ShardOutcome, ShardTask, add_seconds
+
+_LOOKED_AT = 8
+"""Images of a process's first shard whose size says how many are in flight."""
+_LEAST_PIXELS = 27_000_000
+"""… but at least as for RSNA's largest (5355 × 4915)."""
+
+
+class DeviceUnusable(RuntimeError):
+    """The device or its libraries cannot be used, or nothing that they do is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A device's decoder, and the threads of the host that work for it."""
+
+    decoder: DaliDecoder
+    host: ThreadPoolExecutor
+    batch: int
+
+
+def opened(device: Device, pixels: int, *, allow_inexact: bool) -> Station:
+    """Open the device for images of at most so many pixels. Raises DeviceUnusable."""
+    host = ThreadPoolExecutor(max(2, device.cores), "host")
+    try:
+        engines = opener(device.engines)(Wish(pixels, device.cores, device.batch, device.threads))
+        proof = prove(engines)
+    except (OSError, ImportError, RuntimeError) as error:
+        raise DeviceUnusable(str(error)) from error
+    if not proof.proven:
+        raise DeviceUnusable("no engine decodes any of the known pictures right")
+    decoder = DaliDecoder(engines, host, allow_inexact=allow_inexact, proof=proof)
+    return Station(decoder, host, engines.sizes.batch)
+
+
+_stations: dict[tuple[Device, bool], Station] = {}
+
+
+def station_for(device: Device, sources: Sequence[SourceFile], config: ResultConfig) -> Station:
+    """This process's station, opened for images like the first of `sources`. Raises DeviceUnusable."""
+    key = device, config.allow_inexact_gpu
+    if key not in _stations:
+        pixels = max([_LEAST_PIXELS, *(pixels_of(source, config) for source in sources[:_LOOKED_AT])])
+        _stations[key] = opened(device, pixels, allow_inexact=config.allow_inexact_gpu)
+    return _stations[key]
+
+
+def pixels_of(source: SourceFile, config: ResultConfig) -> int:
+    """Rows × columns by the header; 0 where it cannot be read."""
+    trace = pipeline.Trace()
+    pipeline.guarded(trace, source, config, partial(next, pipeline.stages(trace, source, config)))
+    return trace.instance.image.rows * trace.instance.image.columns if trace.instance is not None else 0
+
+
+@dataclass(frozen=True)
+class DeviceShardTask(ShardTask):
+    """A shard that a device may prepare, in batches; without one, the CPU does, image by image."""
+
+    device: Device | None = None
+
+    def on_device(self, device: Device) -> Self:
+        """The same shard, to be run in that device's worker process."""
+        return dataclasses.replace(self, device=device)
+
+    def run(self, beat: Heartbeat) -> ShardOutcome:
+        """Write the shard atomically. Names no image as in hand: many are; the executor knows what to do.
+
+        Raises OSError if the disk does not take it, RuntimeError where the device has failed for good.
+        """
+        if self.device is None:
+            return super().run(beat)
+        done = {index for index, _ in self.known} | {blame.index for blame in self.blames}
+        sources = [source for index, source in enumerate(self.sources) if index not in done]
+        at = station_for(self.device, sources, self.config)
+        clock = pipeline.Trace()
+        with Batches(sources, self.config, at.decoder, at.host, at.batch, self._finished) as batches:
+            finished = iter(batches)
+
+            def work(_: SourceFile) -> Packed | Reject:
+                trace, outcome = next(finished)
+                add_seconds(clock, trace)
+                return outcome
+
+            return self.written(lambda _: beat(None), work, clock)
+
+    def _finished(self, trace: pipeline.Trace) -> tuple[pipeline.Trace, Packed | Reject]:
+        """What is written of an image, encoded; and its seconds, without what nobody needs any more."""
+        outcome = self.outcome_of(trace)
+        if not isinstance(outcome, Reject):
+            mammogram = outcome.mammogram
+            bare = dataclasses.replace(mammogram.instance, payload=b"")
+            outcome = dataclasses.replace(outcome, mammogram=dataclasses.replace(mammogram, instance=bare))
+        seconds = pipeline.Trace(seconds=trace.seconds)
+        return seconds, outcome if isinstance(outcome, Reject) else pack(outcome, self.config)

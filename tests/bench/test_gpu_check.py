@@ -1,0 +1,117 @@
+"""The hardware checks, run where there is none: to their end, and their logic on a simulated device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import gpu_check
+from bench.gpu import exactness, runs
+from bench.gpu.checks import CHECKS, Check, named
+from bench.gpu.context import Context, Request
+from preprocess import doctor_gpu
+from tests.dali_pipelines.simulated import SETTINGS
+
+ENGINES = "tests.dali_pipelines.simulated:open_engines"
+
+
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory: pytest.TempPathFactory) -> Request:
+    folder = tmp_path_factory.mktemp("inputs")
+    gpu_check.prepare_inputs(folder, small=3, patients=1, full=0.15)
+    return Request(ENGINES, folder, None, cores=2, seconds=0.05)
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(exactness, "_MUTANTS", 24)
+    monkeypatch.setenv(SETTINGS, json.dumps({"scale": True}))
+    return monkeypatch
+
+
+def test_without_a_device_it_ends_with_2_and_says_why(tmp_path: Path) -> None:
+    if not gpu_check.missing():
+        pytest.skip("there is a device")
+    command = [sys.executable, "-m", "bench.gpu_check", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=gpu_check.ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no device" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    "name", ["range_rule", "overshoot", "pixels", "damage", "lossy", "lossless_jpeg", "compared", "memory"]
+)
+def test_a_right_device_passes(request_: Request, name: str) -> None:
+    context = Context(request_)
+    context.__dict__["small"] = context.small[:6]
+    assert named(name).work(context), context.figures
+    assert context.figures
+
+
+def test_a_device_that_wraps_is_told(request_: Request, settings: pytest.MonkeyPatch) -> None:
+    settings.setenv(SETTINGS, json.dumps({"wrap": True}))
+    context = Context(request_)
+    assert not named("overshoot").work(context)
+    assert "wraps to its bits" in str(context.figures)
+
+
+def test_a_device_whose_scaled_values_are_not_known_is_told(
+    request_: Request, settings: pytest.MonkeyPatch
+) -> None:
+    settings.setenv(SETTINGS, json.dumps({"only": []}))
+    assert not named("range_rule").work(Context(request_))
+
+
+def test_shards_are_the_same(request_: Request, settings: pytest.MonkeyPatch) -> None:
+    settings.setattr(runs, "DECODES", ("auto",))
+    context = Context(request_)
+    assert named("shards").work(context), context.figures
+    assert context.figures["auto"]["files"] > 3  # type: ignore[index,call-overload]
+
+
+def test_a_crash_or_a_time_limit_loses_only_its_check(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTINGS, json.dumps({"segfault": list(range(6)), "only": ["batch"]}))
+    crashed = gpu_check.run_check(named("range_rule"), request_, tmp_path, 400)
+    assert not crashed["ok"]
+    assert "ended with -11" in str(crashed["error"])
+    late = gpu_check.run_check(named("bare"), request_, tmp_path, 0.2)
+    assert "ran out of its" in str(late["error"])
+    none_left = gpu_check.run_all([Check("pixels", named("pixels").work, 60)], request_, tmp_path, budget_s=1)
+    assert none_left["pixels"] == {"ok": False, "error": "no time was left"}
+
+
+def test_the_document_has_what_was_agreed(request_: Request) -> None:
+    checks: gpu_check.Figures = {
+        "pixels": {"ok": True},
+        "end_to_end": {"ok": True, "auto": {"images_per_second": 100.0}},
+    }
+    found = gpu_check.document(checks, {"name": "NVIDIA X-1 80GB"}, request_)
+    assert set(found) >= {"device", "commit", "checks", "rates"}
+    assert set(found["checks"]) == {"pixels"}  # type: ignore[arg-type]
+    hours = found["rates"]["projection"]["hours, --decode auto"]  # type: ignore[index,call-overload]
+    assert hours == round(54_706 / 100 / 3600, 3)
+    assert (
+        gpu_check.file_name({"name": "NVIDIA X-1 80GB"}, "2030-01-02")
+        == "gpu-nvidia-x-1-80gb-2030-01-02.json"
+    )
+
+
+def test_names_are_unique_and_the_budget_is_less_than_eight_minutes() -> None:
+    assert gpu_check.BUDGET_S <= 480
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+def test_the_device_names_itself_or_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    if gpu_check.missing():
+        assert gpu_check.device_facts() == {"name": "simulated"}
+    monkeypatch.setattr(gpu_check, "gpu_checks", lambda needed: iter(()))
+    assert gpu_check.missing() == ""
+    assert doctor_gpu.LIBRARIES
