@@ -57,7 +57,7 @@ _TRAINS = """
 import keras, matplotlib, numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
-import albumentations, grain, jax2onnx, onnxruntime, sklearn
+import albumentations, jax2onnx, onnxruntime, sklearn
 layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(1)]
 model = keras.Sequential(layers)
 model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True))
