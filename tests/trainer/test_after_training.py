@@ -1,0 +1,181 @@
+"""From a finished run to what it is worth: evaluate, predict, explain, report, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pydicom
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from preprocess.cli import main as prep
+from trainer.cli import main as train
+from trainer.evaluate import evaluate
+from trainer.predictions import Level, Predictions
+from trainer.run import open_run
+
+
+def call(program: object, *arguments: object) -> Result:
+    result = CliRunner().invoke(program, [str(one) for one in arguments])  # type: ignore[arg-type]
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("after") / "dataset"
+    result = call(prep, phantoms, "--out", out, "--size", "64x32", "--folds", 2, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both folds of a small model, one epoch each."""
+    out = tmp_path_factory.mktemp("after-run") / "run"
+    result = call(
+        train, "fit", dataset, "--out", out, "--model", "resnet_tiny", "--weights", "none", "--epochs", 1,
+        "--batch-size", 8, "--fold", "all", "--augment", "none",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_fit_ends_with_a_whole_page_that_needs_no_network(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for part in ("Scores", "Curves", "Training", "Best and worst cases", "Slices", "Augmentation", "Config"):
+        assert f"<h2>{part}</h2>" in page
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert "<script" not in page
+
+
+def test_every_image_is_held_out_once_and_the_test_split_is_predicted_by_all_models(run: Path) -> None:
+    found = Predictions.read(run / "evaluation" / "predictions.parquet")
+    assert len(found) == 44  # ten patients and a test patient, four images each
+    assert sorted(set(found.fold.tolist())) == [-1, 0, 1]
+    assert (found.fold == -1).sum() == 4
+    for fold in (0, 1):
+        of_fit = Predictions.read(run / f"fold={fold}" / "predictions.parquet")
+        mine = found.where(found.fold == fold)
+        assert mine.source.tolist() == of_fit.source.tolist()
+        np.testing.assert_allclose(mine.probability, of_fit.probability, atol=1e-6)
+
+
+def test_metrics_are_written_for_machines_and_curves_for_eyes(run: Path) -> None:
+    told = json.loads((run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    assert [one["level"] for one in told["held_out"]["levels"]] == [level.value for level in Level]
+    assert told["held_out"]["images"] == 40
+    assert told["test"] is None  # its label is not known
+    assert ElementTree.parse(run / "evaluation" / "roc.svg").getroot().tag.endswith("svg")
+
+
+def test_predict_from_dicom_equals_evaluate_to_the_last_bit(
+    run: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    """Of the test split both average the same models."""
+    result = call(
+        train, "predict", run, phantoms / "test_images", "--out", tmp_path / "p.csv", "--workers", 1
+    )
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "p.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    known = Predictions.read(run / "evaluation" / "predictions.parquet")
+    by_image = dict(zip(known.image_id.tolist(), known.probability.tolist(), strict=True))
+    assert len(rows) == 4
+    assert [float(row["probability"]) for row in rows] == [by_image[row["image_id"]] for row in rows]
+    assert not list(tmp_path.glob(".bcd-predict-*"))
+
+
+def test_an_input_that_cannot_be_read_has_its_row_and_its_breast_a_guess(
+    run: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    inputs = tmp_path / "in"
+    shutil.copytree(phantoms / "test_images", inputs / "test_images")
+    shutil.copy(phantoms / "test.csv", inputs / "test.csv")
+    with (inputs / "test.csv").open(encoding="utf-8") as file:
+        left = [row for row in csv.DictReader(file) if row["laterality"] == "L"]
+    for row in left:
+        path = inputs / "test_images" / row["patient_id"] / f"{row['image_id']}.dcm"
+        path.write_bytes(path.read_bytes()[:2000])
+    told = call(train, "predict", run, inputs, "--out", tmp_path / "p.csv", "--max-rejected", "100%")
+    assert told.exit_code == 0, told.output
+    with (tmp_path / "p.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["status"] for row in rows) == ["prepared", "prepared", "rejected", "rejected"]
+    assert all(bool(row["probability"]) == (row["status"] == "prepared") for row in rows)
+    assert all(bool(row["reject_code"]) == (row["status"] == "rejected") for row in rows)
+    asked = call(train, "predict", run, inputs, "--out", tmp_path / "s.csv", "--submission")
+    assert asked.exit_code == 3, asked.output  # half of the inputs
+    with (tmp_path / "s.csv").open(encoding="utf-8") as file:
+        breasts = {row["prediction_id"]: float(row["cancer"]) for row in csv.DictReader(file)}
+    patient = left[0]["patient_id"]
+    assert breasts.keys() == {f"{patient}_L", f"{patient}_R"}
+    assert breasts[f"{patient}_L"] == open_run(run).positive_share
+
+
+def test_explanations_lie_over_the_original(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    with (phantoms / "lesions.csv").open(encoding="utf-8") as file:
+        ill = next(row for row in csv.DictReader(file) if row["malignant"] in ("1", "True"))
+    path = phantoms / "train_images" / ill["patient_id"] / f"{ill['image_id']}.dcm"
+    out = tmp_path / "maps"
+    told = call(
+        train, "explain", run, path.parent, "--out", out, "--dicom", "--lesions", phantoms / "lesions.csv"
+    )
+    assert told.exit_code == 0, told.output
+    assert re.search(r"peaks in a true lesion in \d of \d images", told.output)
+    with (out / "explanations.csv").open(encoding="utf-8") as file:
+        rows = {row["image_id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 4
+    header = pydicom.dcmread(path)
+    row = rows[ill["image_id"]]
+    assert row["lesion"] == "1"
+    assert 0 <= int(row["peak_row"]) < header.Rows
+    assert 0 <= int(row["peak_column"]) < header.Columns
+    [array] = out.glob(f"*{ill['image_id']}*.npy")
+    step = -(-max(header.Rows, header.Columns) // 1024)
+    assert np.load(array).shape == (-(-header.Rows // step), -(-header.Columns // step))
+    with Image.open(array.with_suffix(".png")) as picture:
+        assert picture.mode == "RGB"
+        assert picture.size == np.load(array).shape[::-1]
+    assert pydicom.dcmread(array.with_suffix(".dcm")).pixel_array.shape == (*np.load(array).shape, 3)
+
+
+def test_another_dataset_is_scored_by_all_models(run: Path, dataset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    shutil.copytree(dataset, other)
+    told = call(train, "evaluate", run, other, "--tta", "vertical")
+    assert told.exit_code == 0, told.output
+    found = Predictions.read(run / "evaluation-elsewhere" / "predictions.parquet")
+    assert len(found) == 44
+    assert set(found.fold.tolist()) == {-1}
+    shutil.rmtree(run / "evaluation-elsewhere")
+
+
+def test_a_dataset_prepared_otherwise_is_refused(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    call(prep, phantoms / "test_images", "--out", tmp_path / "other", "--size", "96x48", "--workers", 1)
+    told = call(train, "evaluate", run, tmp_path / "other")
+    assert told.exit_code == 2
+    assert "height" in told.output
+
+
+def test_evaluation_is_repeatable(run: Path) -> None:
+    before = (run / "evaluation" / "metrics.json").read_bytes()
+    evaluate(open_run(run))
+    assert (run / "evaluation" / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_what_is_no_run_is_told(command: str, tmp_path: Path) -> None:
+    told = call(train, command, tmp_path)
+    assert told.exit_code == 2
+    assert "no run of bcd-train" in told.output
