@@ -85,7 +85,8 @@ class NumpyMemory:
         made = []
         for each, image in zip(samples, images, strict=True):
             values = undo_range(each.values, each.precision) if scaled else each.values
-            pixels, outside = to_stored(replace(each, values=values), image)
+            stored = to_stored(replace(each, values=values), image)
+            pixels, outside = stored.pixels, stored.outside
             made.append(Stored(pixels, outside, int(pixels.min()), int(pixels.max())))
         return made
 
