@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 from preprocess.config import ResultConfig
+from preprocess.exits import INTERRUPTS
 from tests.trainer.sets import make, screening
 from trainer.cli import main
 from trainer.position import TIMING
@@ -33,12 +35,17 @@ def make_small(folder: Path, patients: int = 10, positive: int = 4) -> Path:
 
 
 def fit(dataset: Path, out: Path, *options: str) -> Result:
-    """Run the command; a later option wins over an earlier one."""
-    hook = sys.excepthook
+    """Run the command; a later option wins over an earlier one.
+
+    A program that was interrupted ignores further signals until it is gone; this process is still there.
+    """
+    hook, handlers = sys.excepthook, {number: signal.getsignal(number) for number in INTERRUPTS}
     try:
         return CliRunner().invoke(main, ["fit", str(dataset), "--out", str(out), *OPTIONS, *options])
     finally:
         sys.excepthook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def curve(run: Path, fold: int = 0) -> list[dict[str, Any]]:

@@ -137,8 +137,8 @@ class FillAbsent(keras.layers.Layer):
 
     def call(self, images: Tensor, present: Tensor) -> Tensor:
         """Fill, and line the views up."""
-        views = images.shape[1]
-        chosen = ops.one_hot(ops.argmax(present, axis=1), views, dtype="float32")
+        # Not argmax: what Keras makes of it on JAX has no counterpart in ONNX.
+        chosen = present * ops.cast(ops.cumsum(present, axis=1) < 1.5, "float32")
         copy = ops.sum(images * chosen[:, :, None, None, None], axis=1, keepdims=True)
         filled = ops.where(present[:, :, None, None, None] > 0, images, copy)
         return ops.reshape(filled, (-1, *images.shape[2:]))
@@ -155,6 +155,10 @@ class Bags(keras.layers.Layer):
     def call(self, vectors: Tensor) -> Tensor:
         """Gather each bag's vectors."""
         return ops.reshape(vectors, (-1, self.views, vectors.shape[-1]))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Said, not inferred: JAX cannot know that an unknown number of vectors makes whole bags."""
+        return (None if shape[0] is None else shape[0] // self.views, self.views, shape[-1])
 
     def get_config(self) -> Config:
         """What `from_config` needs."""
