@@ -167,6 +167,18 @@ def prep(
         _show(result, commands.numbered(out, result))
 
 
+@main.command("bytes")
+@_INPUTS
+@click.option("--size", "sizes", multiple=True, default=("512x256", "1024x512", "2048x1024"))
+@_FILES
+@_OUT
+def bytes_(inputs: tuple[str, ...], sizes: tuple[str, ...], files: int, out: Path | None) -> None:
+    """Count the bytes that bcd-prep's --read needed reads of files, and compare the pixels."""
+    from bench import commands
+
+    _show(commands.bytes_read(inputs, sizes, files), out)
+
+
 @main.command()
 @_INPUTS
 @click.option("--workers", default="1,2", help="Numbers of workers.")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import compare, stages
+from bench import compare, reading, stages
 from bench import scale as scaling
 from bench.measure import interleaved
 from bench.peers import PEERS
@@ -68,6 +68,15 @@ def prep(
         begun = begin("prep", f"{command} --files {files} --repeats {repeats}")
         works = stages.prep_works(paths, parse_size(size), policy)
         yield begun.finish(f"{size}, decode {policy}", interleaved(works, repeats))
+
+
+def bytes_read(inputs: Sequence[str], sizes: Sequence[str], files: int) -> Result:
+    """Bytes that --read needed reads, per syntax and size."""
+    paths = stages.spread_out(stages.dicom_paths(inputs), files)
+    named = " ".join(f"--size {size}" for size in sizes)
+    begun = begin("bytes", f"bcd-bench bytes {_names(inputs)} {named} --files {files}")
+    counted = tuple(reading.bytes_read(paths, [parse_size(size) for size in sizes]))
+    return replace(begun.finish("--read needed", ()), read=counted)
 
 
 def scale(

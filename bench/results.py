@@ -30,11 +30,25 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class BytesRead:
+    """What --read needed reads of files of one transfer syntax, for one size of prepared image."""
+
+    name: str
+    files: int
+    partly: int
+    """Files of which less was read than they have."""
+    same: int
+    """Files whose prepared pixels (or reject) are those of reading the whole."""
+    file_bytes: int
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One run of one benchmark."""
 
     kind: str
-    """decode, prep, peers, scale, feed or train."""
+    """decode, prep, peers, scale, feed, train or bytes."""
     label: str
     """What was done to what, for tables: `.90 → 1024x512`."""
     facts: MachineFacts
@@ -44,6 +58,7 @@ class Result:
     measurements: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...] = ()
     planned: tuple[Planned, ...] = ()
+    read: tuple[BytesRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ def table(result: Result) -> str:
     """One result as a Markdown section."""
     tables = {
         "peers": _peers, "prep": _prep, "decode": _decode, "scale": _scale, "feed": _feed, "train": _train,
+        "bytes": _bytes,
     }  # fmt: skip
     rows = tables[result.kind](result)
     return "\n".join((f"### {result.kind}: {result.label}", "", *rows, "", *_facts(result)))
@@ -58,6 +59,9 @@ def plot(result: Result) -> str:
         bars = [(one.name, one.items / one.wall.median) for one in result.measurements]
         bars += [(f"{plan.inputs:,} planned", plan.inputs / plan.seconds) for plan in result.planned]
         return plots.bars("scale: images per second", bars)
+    if result.kind == "bytes":
+        shares = [(one.name, 100 * one.bytes_read / max(one.file_bytes, 1)) for one in result.read]
+        return plots.bars(f"{result.label}: per cent of the files' bytes that are read", shares)
     ran = [one for one in result.measurements if one.passes]
     bars = [(one.name, one.cpu.median * 1000 / one.items) for one in ran]
     return plots.bars(f"{result.kind} {result.label}: processor ms per image", bars)
@@ -98,6 +102,15 @@ def _peer_row(one: Measurement, ours: Measurement, verdict: Verdict, best: bool)
     stored = f"{verdict.stored} of {verdict.files}{wrong}"
     quality = f"{verdict.psnr_median_db} ({verdict.psnr_least_db}) | {verdict.error_most}"
     return f"| {name} | {_ms(one.milliseconds)} | {cpu:.0f} | {times} | {less} | {stored} | {quality} |"
+
+
+def _bytes(result: Result) -> Iterator[str]:
+    yield "| files → prepared | files | read in part | MB | MB read | share | same outcome |"
+    yield "|---|---|---|---|---|---|---|"
+    for one in result.read:
+        share = f"{one.bytes_read / max(one.file_bytes, 1):.1%}"
+        size = f"{one.file_bytes / 1e6:.1f} | {one.bytes_read / 1e6:.1f} | {share}"
+        yield f"| {one.name} | {one.files} | {one.partly} | {size} | {one.same} of {one.files} |"
 
 
 def _feed(result: Result) -> Iterator[str]:

@@ -26,7 +26,7 @@ from preprocess.executors.base import Heartbeat
 from preprocess.executors.devices import Device
 from preprocess.records import Reject, SourceFile
 from preprocess.shards import Packed, pack
-from preprocess.tasks import ShardOutcome, ShardTask, add_seconds
+from preprocess.tasks import ShardOutcome, ShardTask, add_up
 
 _LOOKED_AT = 8
 """Images of a process's first shard whose size says how many are in flight."""
@@ -106,7 +106,7 @@ class DeviceShardTask(ShardTask):
 
             def work(_: SourceFile) -> Packed | Reject:
                 trace, outcome = next(finished)
-                add_seconds(clock, trace)
+                add_up(clock, trace)
                 return outcome
 
             return self.written(lambda _: beat(None), work, clock)
@@ -116,7 +116,7 @@ class DeviceShardTask(ShardTask):
         outcome = self.outcome_of(trace)
         if not isinstance(outcome, Reject):
             mammogram = outcome.mammogram
-            bare = dataclasses.replace(mammogram.instance, payload=b"")
+            bare = mammogram.instance.bare()
             outcome = dataclasses.replace(outcome, mammogram=dataclasses.replace(mammogram, instance=bare))
-        seconds = pipeline.Trace(seconds=trace.seconds)
+        seconds = pipeline.Trace(seconds=trace.seconds, bytes_read=trace.bytes_read)
         return seconds, outcome if isinstance(outcome, Reject) else pack(outcome, self.config)

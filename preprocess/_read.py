@@ -60,6 +60,31 @@ def read_prefix(source: SourceFile, max_bytes: int, wanted: int) -> tuple[bytes,
     return data, size
 
 
+def read_range(source: SourceFile, start: int, end: int) -> bytes:
+    """Read bytes [start, end) of a file or URL (no archive's member): of a URL one request, of no more.
+
+    Raises:
+        RejectedInput: unreadable, also if the input ends before `end`.
+    """
+    try:
+        if "://" in source.path:
+            import fsspec
+
+            file_system, path = fsspec.core.url_to_fs(source.path)
+            data: bytes = file_system.cat_file(path, start=start, end=end)
+        else:
+            with _open_regular(source.path) as stream:
+                stream.seek(start)
+                data = stream.read(end - start)
+    except (OSError, *URL_ERRORS) as error:
+        raise RejectedInput("unreadable", f"cannot be read ({type(error).__name__})") from None
+    if len(data) > end - start:  # a server that knows no ranges sends all
+        data = data[start:end]
+    if len(data) < end - start:
+        raise RejectedInput("unreadable", f"{len(data)} bytes read where {end - start} should be")
+    return data
+
+
 def modified_ns(source: SourceFile) -> int:
     """When an input's file (of a member: its archive) was last written; 0 for URLs and what is gone."""
     if "://" in source.path:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from preprocess import pipeline
-from preprocess.config import ResultConfig
+from preprocess.config import Read, ResultConfig
 from preprocess.discover import discover
 from preprocess.errors import UsageError
 from preprocess.keyring import pseudonyms_of
@@ -38,7 +38,8 @@ def compare_with_source(
         raise UsageError(
             f"--source needs independent decoders: pip install '.[oracle]' ({missing[0]} is missing)"
         )
-    config = ResultConfig.model_validate(read_manifest(out).config)
+    stored = ResultConfig.model_validate(read_manifest(out).config)
+    config = stored.model_copy(update={"read": Read.ALL})  # pydicom's decoders want the whole file
     pseudonyms = pseudonyms_of(out, config, key_file, reading=True)
 
     def prepare(source: SourceFile) -> Prepared:

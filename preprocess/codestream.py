@@ -30,6 +30,7 @@ _COMPRESSIONS = {
     "1.2.840.10008.1.2.4.203": Compression.HTJ2K,
 }
 _PADDING = b"\x00\xff"
+_TAIL_BYTES = 64
 _WAVELETS = frozenset({Compression.JPEG_2000, Compression.HTJ2K})
 _JPEGS = frozenset({Compression.JPEG, Compression.JPEG_LOSSLESS, Compression.JPEG_LS})
 
@@ -107,6 +108,11 @@ def repair(payload: bytes, facts: CodestreamFacts) -> bytes:
         return payload
     codestream = payload[facts.codestream_start : end]
     return codestream if facts.has_eoc else codestream + EOC_BYTES
+
+
+def ends(payload: bytes) -> bool:
+    """Whether a JPEG 2000 frame's last bytes are the end of its codestream, and padding."""
+    return payload[-_TAIL_BYTES:].rstrip(_PADDING).endswith(EOC_BYTES)
 
 
 def level_size(rows: int, columns: int, level: int) -> tuple[int, int]:

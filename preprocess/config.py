@@ -81,6 +81,13 @@ class Orientation(StrEnum):
     KEEP = "keep"
 
 
+class Read(StrEnum):
+    """How much of an input file is read."""
+
+    ALL = "all"
+    NEEDED = "needed"
+
+
 class Frames(StrEnum):
     """What to take of a multi-frame object."""
 
@@ -175,6 +182,9 @@ class ResultConfig(_Frozen):
     )
     decode_margin: float = Field(
         1.25, ge=1.0, le=4.0, description="auto: level's box must be this many times the output's."
+    )
+    read: Read = Field(
+        Read.ALL, description="Read whole files, or of JPEG 2000 no more than the wavelet level needs."
     )
     allow_inexact_gpu: bool = Field(
         False, description="With --gpu, decode lossy JPEG 2000 there too: pixels may differ by 1."

@@ -6,8 +6,9 @@ Out: Instance (everything decode and render rely on, and the still encoded frame
     read (_read) → find the data set (_container) → walk it to Pixel Data (_elements) → values (_attributes)
       → checks (_identity, _image_header) → VOI (_voi_header) → the frame (_encapsulation) → codestream facts
 
-`scan` stops before the frame. Both go through the same checks, so a header that `scan` accepts is accepted by
-`parse`; what `parse` alone can find are faults of the frame itself.
+`scan` stops before the frame; `begin` and `for_level` read no more of it than a wavelet level needs. All go
+through the same checks, so a header that `scan` accepts is accepted by `parse`; what `parse` alone can find
+are faults of the frame itself.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from preprocess import codestream
+from preprocess import _packets, codestream
 from preprocess._attributes import Attributes, Tag
 from preprocess._container import EXPLICIT_BIG, Container, Incomplete, looks_like_dicom, open_container
 from preprocess._elements import PIXEL_DATA, Element, Header, read_header
@@ -30,12 +31,13 @@ from preprocess._encapsulation import (
     encapsulated_frame,
     end_of_fragments,
     native_frame,
+    read_fragments,
 )
 from preprocess._identity import read_identity, reject_non_images, uid, without_pixels
 from preprocess._image_header import read_image_header
-from preprocess._read import modified_ns, read_bytes, read_prefix
+from preprocess._read import modified_ns, read_bytes, read_prefix, read_range
 from preprocess._voi_header import read_modality_transform, read_padding, read_voi
-from preprocess.config import ResultConfig
+from preprocess.config import Read, ResultConfig
 from preprocess.errors import RejectedInput
 from preprocess.records import (
     CodestreamFacts,
@@ -45,17 +47,25 @@ from preprocess.records import (
     Instance,
     ModalityTransform,
     Padding,
+    Partial,
     ScannedFile,
     SourceFile,
     VoiHeader,
 )
 
-__all__ = ["looks_like_dicom", "parse", "read_bytes", "scan"]
+__all__ = ["begin", "for_level", "looks_like_dicom", "parse", "read_bytes", "scan"]
 
 _PREFIX_BYTES = 1 << 16
 """What `scan` reads at first; headers of single-frame images take 1 to 30 KB."""
 _PREFIX_GROWTH = 16
+_TAIL_BYTES = 1 << 12
+"""Read from a file's end where the middle is left out: the end of the image, and what follows Pixel Data."""
+_STEP_BYTES = 1 << 14
+"""Read beyond what is known to be needed: the next packet's header is likely to be there."""
+_WHOLE = 0.75
+"""Share of a codestream from which on the whole file is read."""
 _WANTED = frozenset(int(tag) for tag in Tag)
+_WAVELETS = frozenset((Compression.JPEG_2000, Compression.HTJ2K))
 _NO_CODESTREAM = frozenset((Compression.NATIVE, Compression.RLE))
 
 
@@ -85,15 +95,22 @@ def scan(source: SourceFile, config: ResultConfig) -> ScannedFile:
     def sha256() -> str:
         return hashlib.sha256(read_bytes(source, config.max_file_bytes)).hexdigest()
 
-    wanted, modified = _PREFIX_BYTES, modified_ns(source)
+    modified = modified_ns(source)
+    parsed, _, size = _opening(source, config, sha256)
+    return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size, modified)
+
+
+def _opening(
+    source: SourceFile, config: ResultConfig, sha256: Callable[[], str]
+) -> tuple[_Parsed, bytes, int]:
+    """The header, out of as little of the file as holds it; the bytes read, and how many there are."""
+    wanted = _PREFIX_BYTES
     while True:
         data, size = read_prefix(source, config.max_file_bytes, wanted)
         try:
-            parsed = _read(source, data, size, config, sha256)
+            return _read(source, data, size, config, sha256), data, size
         except Incomplete:
             wanted *= _PREFIX_GROWTH
-        else:
-            return ScannedFile(source, parsed.identity, parsed.sop_instance_uid, size, modified)
 
 
 def parse(source: SourceFile, config: ResultConfig) -> Instance:
@@ -110,6 +127,94 @@ def parse(source: SourceFile, config: ResultConfig) -> Instance:
     digest = hashlib.sha256(data).hexdigest()
     parsed = _read(source, data, len(data), config, lambda: digest)
     payload = _payload(parsed)
+    whole = _instance(source, parsed, file_bytes=len(data), file_sha256=digest)
+    return replace(whole, payload=payload, codestream=_facts(parsed, payload), bytes_read=len(data))
+
+
+def begin(source: SourceFile, config: ResultConfig) -> Instance:
+    """Read one image as `parse` does, or as much of it as tells what `for_level` will have to read.
+
+    With --read needed, and of JPEG 2000 only; of what cannot be read in part, all. Raises as `parse`.
+    """
+    part = _part(source, config) if config.read is Read.NEEDED and config.decode != "full" else None
+    return part or parse(source, config)
+
+
+def for_level(instance: Instance, level: int, config: ResultConfig) -> Instance:
+    """The instance with all that decoding at `level` needs, reading what is missing.
+
+    Raises:
+        RejectedInput: as `parse`, whose findings are final: where a part does not do, the whole is read.
+    """
+    partial = instance.partial
+    if partial is None:
+        return instance
+    head = partial.head
+    while level:
+        try:
+            payload = _packets.for_level(head, level)
+        except _packets.Unordered:
+            break
+        except _packets.Short as short:
+            wanted = max(short.needed, len(head)) + _STEP_BYTES
+            if wanted > _WHOLE * partial.facts.codestream_bytes:
+                break
+            head += read_range(instance.source, partial.at + len(head), partial.at + wanted)
+        else:
+            facts = replace(partial.facts, codestream_start=0, codestream_bytes=len(payload), has_eoc=True)
+            read = instance.bytes_read + len(head) - len(partial.head)
+            return replace(
+                instance,
+                payload=payload,
+                codestream=facts,
+                partial=replace(partial, head=head),
+                bytes_read=read,
+            )
+    whole = parse(instance.source, config)
+    return replace(whole, bytes_read=whole.bytes_read + instance.bytes_read + len(head) - len(partial.head))
+
+
+def _part(source: SourceFile, config: ResultConfig) -> Instance | None:
+    """The file's first bytes and its last ones as an Instance; None if that will not do, for any reason.
+
+    The middle is taken as zeros, which only `read_j2k` steps over. Nothing is rejected here: what looks wrong
+    is read whole and judged then.
+    """
+    if source.member is not None:
+        return None
+    try:
+        parsed, head, size = _opening(source, config, _not_here)
+        container = parsed.container
+        rest = size - _TAIL_BYTES
+        if parsed.compression not in _WAVELETS or container.inflated or rest <= len(head):
+            return None
+        data = head + bytes(rest - len(head)) + read_range(source, rest, size)
+        parsed = replace(parsed, container=replace(container, data=data))
+        payload = _payload(parsed)
+        _, fragments = read_fragments(data, parsed.pixel.start)
+        facts = _facts(parsed, payload)
+    except RejectedInput:
+        return None
+    single = len(fragments) == parsed.image.number_of_frames == 1
+    if facts is None or not single or facts.tiles != 1 or not codestream.ends(payload):
+        return None
+    if not codestream.deepest_level(parsed.image, facts):
+        return None
+    # Further tile-parts lie in what was not read. That the stream ends where Pixel Data do is what is known.
+    facts = replace(facts, complete=True, codestream_bytes=len(payload) - facts.codestream_start)
+    at = fragments[0].start + facts.codestream_start
+    instance = _instance(source, parsed, file_bytes=size, file_sha256=None)
+    partial = Partial(at, data[at : len(head)], facts)
+    return replace(instance, codestream=facts, partial=partial, bytes_read=len(head) + _TAIL_BYTES)
+
+
+def _not_here() -> str:
+    """In place of the file's hash, for identities that are made of it."""
+    raise RejectedInput("unreadable", "the file is not read whole")
+
+
+def _instance(source: SourceFile, parsed: _Parsed, *, file_bytes: int, file_sha256: str | None) -> Instance:
+    """The header as an Instance, without its frame."""
     return Instance(
         source=source,
         identity=parsed.identity,
@@ -120,10 +225,9 @@ def parse(source: SourceFile, config: ResultConfig) -> Instance:
         study_instance_uid=uid(parsed.attributes, Tag.STUDY_INSTANCE_UID),
         series_instance_uid=uid(parsed.attributes, Tag.SERIES_INSTANCE_UID),
         sop_instance_uid=parsed.sop_instance_uid,
-        file_bytes=len(data),
-        file_sha256=digest,
-        payload=payload,
-        codestream=_facts(parsed, payload),
+        file_bytes=file_bytes,
+        file_sha256=file_sha256,
+        payload=b"",
     )
 
 

@@ -49,6 +49,8 @@ class Trace:
     reject: Reject | None = None
     stage: Stage = Stage.PARSE
     seconds: dict[Stage, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    """Of the input, in the course of preparing it."""
 
     def outcome(self) -> Prepared | Reject:
         """What came of the input."""
@@ -102,18 +104,17 @@ def stages(trace: Trace, source: SourceFile, config: ResultConfig) -> Stages:
     Yields Requests and is sent their Mammograms, then a Draw and is sent what it gave. Raises as `advance`.
     """
     with trace.timed(Stage.PARSE):
-        instance = trace.instance = dicom.parse(source, config)
-    trace.stage = Stage.DECODE
-    coarse = yield from _decoded(instance, coarse_level(instance))
+        instance = trace.instance = dicom.begin(source, config)
+        trace.bytes_read = instance.bytes_read
+    coarse = yield from _decoded(trace, coarse_level(instance), config)
     low, high = coarse.extremes()
     if coarse.level and low == high:
-        coarse = yield from _decoded(instance, 0)  # blank only if the full image is
+        coarse = yield from _decoded(trace, 0, config)  # blank only if the full image is
     trace.coarse = coarse
     with trace.timed(Stage.ROI):
         findings = trace.findings = roi.find(coarse, config)
         level = _level(instance, findings, config)
-    trace.stage = Stage.DECODE
-    mammogram = coarse if level == coarse.level else (yield from _decoded(instance, level))
+    mammogram = coarse if level == coarse.level else (yield from _decoded(trace, level, config))
     trace.mammogram = mammogram
     _check_overflow(mammogram, config)
     trace.stage = Stage.RENDER
@@ -122,7 +123,12 @@ def stages(trace: Trace, source: SourceFile, config: ResultConfig) -> Stages:
     trace.mammogram, trace.prepared = drawn.mammogram, drawn
 
 
-def _decoded(instance: Instance, level: int) -> Generator[Wanted, Made, Mammogram]:
+def _decoded(trace: Trace, level: int, config: ResultConfig) -> Generator[Wanted, Made, Mammogram]:
+    assert trace.instance is not None
+    with trace.timed(Stage.PARSE):
+        instance = trace.instance = dicom.for_level(trace.instance, level, config)
+        trace.bytes_read = instance.bytes_read
+    trace.stage = Stage.DECODE
     made = yield Request(instance, level)
     assert isinstance(made, Mammogram)
     return made

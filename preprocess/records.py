@@ -9,7 +9,7 @@ those of the original image: pixel n covers [n, n+1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -229,6 +229,18 @@ class CodestreamFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """What has been read of a codestream, where its file is not read whole (--read needed)."""
+
+    at: int
+    """Where the codestream begins in its file, bytes."""
+    head: bytes = field(repr=False)
+    """Its first bytes."""
+    facts: CodestreamFacts
+    """What the whole of it says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One image's headers as typed values, and its still encoded frame."""
 
@@ -243,11 +255,20 @@ class Instance:
     series_instance_uid: str | None
     sop_instance_uid: str | None
     file_bytes: int
-    file_sha256: str
+    file_sha256: str | None
+    """None where the file was not read whole."""
     payload: bytes = field(repr=False)
-    """The frame's encoded bytes (fragments joined), or its native bytes; not decoded."""
+    """The frame's encoded bytes (fragments joined), or its native bytes; not decoded. Where only a part was
+    read: a codestream of what has been asked for so far."""
     codestream: CodestreamFacts | None = None
     """None for native and RLE."""
+    partial: Partial | None = None
+    bytes_read: int = 0
+    """Of the file, headers included; more than it has where a part did not do."""
+
+    def bare(self) -> Instance:
+        """The same without what only decoding needs."""
+        return replace(self, payload=b"", partial=None)
 
 
 @dataclass(frozen=True, slots=True)

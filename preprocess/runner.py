@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
+from typing import NamedTuple
 
 from preprocess import output
 from preprocess.atomic import aborting_on_io_error
@@ -91,6 +92,15 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
         return _run(request, executor, lock, reporter)
 
 
+class Spent(NamedTuple):
+    """What the shards of this run cost."""
+
+    stages: dict[str, float]
+    """Seconds."""
+    bytes_read: int
+    """Of inputs, while preparing; planning reads headers besides."""
+
+
 def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
     pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
@@ -102,12 +112,14 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     if done:
         reporter.note(f"{len(done)} of {len(plan.shards)} shards are finished already")
     seconds: Counter[str] = Counter()
+    bytes_read = 0
     reporter.phase("prepare", sum(len(shard.sources) for shard in todo))
     tasks = _shard_tasks(request, plan, todo, pseudonyms)
     for outcome in executor.run(tasks):
         lock.check()
         done.add(outcome.result)
         seconds.update(dict(outcome.seconds))
+        bytes_read += outcome.bytes_read
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
         reporter.step(len(outcome.result.rows), bad)
     results = done.in_order(shard.name for shard in plan.shards).values()
@@ -133,7 +145,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
         )
     try:
         stamps = {result.name: result.stamp for result in results if result.stamp}
-        _write_run_json(request, summary, started, dict(seconds), executor.record, stamps)
+        spent = Spent(dict(seconds), bytes_read)
+        _write_run_json(request, summary, started, spent, executor.record, stamps)
         write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
     except (BcdError, OSError) as error:
         raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
@@ -237,7 +250,7 @@ def _write_run_json(
     request: RunRequest,
     summary: RunSummary,
     started: datetime,
-    stages: dict[str, float],
+    spent: Spent,
     record: Record,
     stamps: dict[str, str],
 ) -> None:
@@ -256,7 +269,8 @@ def _write_run_json(
         },
         "versions": {name: _version(name) for name in _PACKAGES},
         STAMPS: stamps,
-        "stages": {name: round(value, 3) for name, value in sorted(stages.items())},
+        "stages": {name: round(value, 3) for name, value in sorted(spent.stages.items())},
+        "input_bytes_read": spent.bytes_read,
     }
     output.write_json(request.out / RUN, document)
 

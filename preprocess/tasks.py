@@ -143,6 +143,7 @@ class ProbeTask(_SourceTask[Probe]):
     def _decode(self, source: SourceFile) -> Probe:
         instance = dicom.parse(source, self.config)
         pixels = CpuDecoder().decode(instance).pixels
+        assert instance.file_sha256 is not None
         digest = f"{pixels.shape} {pixels.dtype} {decoded_sha256(pixels)}"
         return Probe(source, instance.file_sha256, digest)
 
@@ -154,8 +155,9 @@ def _rejected_probe(reject: Reject) -> Probe:
 Outcome = Prepared | Packed | Reject
 
 
-def add_seconds(clock: pipeline.Trace, trace: pipeline.Trace) -> None:
-    """Add a trace's seconds to a shard's."""
+def add_up(clock: pipeline.Trace, trace: pipeline.Trace) -> None:
+    """Add a trace's seconds and bytes to a shard's."""
+    clock.bytes_read += trace.bytes_read
     for stage, seconds in trace.seconds.items():
         clock.seconds[stage] = clock.seconds.get(stage, 0.0) + seconds
 
@@ -171,7 +173,7 @@ class _ImagesTask(_SourceTask[Outcome]):
 
     def _prepare(self, source: SourceFile, decoder: Decoder, clock: pipeline.Trace) -> Outcome:
         trace = pipeline.steps(source, self.config, decoder)
-        add_seconds(clock, trace)
+        add_up(clock, trace)
         return self.outcome_of(trace)
 
     def outcome_of(self, trace: pipeline.Trace) -> Prepared | Reject:
@@ -207,7 +209,7 @@ class ImageTask(_ImagesTask):
 
     def _tried(self, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Reject):
-            bare = outcome.instance and dataclasses.replace(outcome.instance, payload=b"")
+            bare = outcome.instance and outcome.instance.bare()
             return dataclasses.replace(outcome, instance=bare)
         assert isinstance(outcome, Prepared)
         encode(outcome.pixels, self.config.encoding)  # may be what kills or starves
@@ -215,17 +217,18 @@ class ImageTask(_ImagesTask):
         mammogram = dataclasses.replace(
             mammogram,
             pixels=np.empty((0, 0), mammogram.pixels.dtype),
-            instance=dataclasses.replace(mammogram.instance, payload=b""),
+            instance=mammogram.instance.bare(),
         )
         return dataclasses.replace(outcome, mammogram=mammogram)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardOutcome:
-    """A committed shard, and the seconds its stages took."""
+    """A committed shard, the seconds its stages took, and the bytes of inputs that they read."""
 
     result: ShardResult
     seconds: tuple[tuple[str, float], ...]
+    bytes_read: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,4 +266,5 @@ class ShardTask(_ImagesTask):
                     writer.reject(outcome) if isinstance(outcome, Reject) else writer.add(outcome)
             with clock.timed(Stage.WRITE):
                 result = writer.commit()
-        return ShardOutcome(result, tuple(sorted((k.value, v) for k, v in clock.seconds.items())))
+        seconds = tuple(sorted((k.value, v) for k, v in clock.seconds.items()))
+        return ShardOutcome(result, seconds, clock.bytes_read)

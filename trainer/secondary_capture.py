@@ -26,7 +26,7 @@ def secondary_capture(picture: npt.NDArray[np.uint8], instance: Instance, words:
     words: becomes Derivation Description (0008,2111), and with the source's hash the UIDs.
     """
     source = instance.sop_instance_uid
-    made_of = [instance.file_sha256, words]
+    made_of = [instance.file_sha256 or instance.source.source, words]
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
