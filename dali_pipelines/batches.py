@@ -3,9 +3,9 @@
 In:  sources, the result config, a DaliDecoder, threads of the host.
 Out: for each source, in their order, what is made of its Trace, whose outcome is the one of the CPU.
 
-    host threads   parse ──┐                                  ┌──→ hash, encode, hand out in order
-    lane (device)          └→ coarse level → mask → level → render
-    host threads   … what the GPU does not decode: all stages, on the CPU, beside the lanes
+    host threads   parse ──┐              ┌→ mask ─┐           ┌──→ hash, encode, hand out in order
+    lane (device)          └→ coarse level┘        └→ level → render
+    elsewhere      … what the GPU does not decode: all stages, on the CPU, beside the lanes
 
 Two lanes take turns: one decodes while the other masks and renders. A device never has the last word about an
 image: whatever is not Prepared there is done again by the CPU, and that outcome counts.
@@ -31,7 +31,7 @@ from preprocess.errors import RejectedInput, Stage
 from preprocess.pipeline import Draw, Stages, Trace, Wanted
 from preprocess.records import Mammogram, Prepared, SourceFile
 
-LANES, _PARSERS = 2, 4
+LANES, _PARSERS, _MASKERS = 2, 4, 8
 _EMPTY = np.empty((0, 0), np.uint16)
 
 T = TypeVar("T")
@@ -55,6 +55,8 @@ class Batches(Generic[T]):
     A context manager. `finish` is called on threads of the host, where there is time for encoding.
 
     At most `in_flight` images are in memory, from the first byte read to handing out.
+
+    elsewhere: is handed what the CPU prepares, and gives what `finish` would; None: threads of `host` do it.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class Batches(Generic[T]):
         host: Executor,
         batch: int,
         finish: Callable[[Trace], T],
+        elsewhere: Callable[[SourceFile], Future[T]] | None = None,
     ) -> None:
         self._items = [_Item[T](source) for source in sources]
         self._config, self._decoder, self._host = config, decoder, host
-        self._batch, self._finish = batch, finish
+        self._batch, self._finish, self._elsewhere = batch, finish, elsewhere
         self._room = threading.Semaphore(in_flight(batch))
         self._taking = threading.Lock()
         self._next = 0
@@ -76,6 +79,7 @@ class Batches(Generic[T]):
         self._parsed: list[Future[None]] = []
         self._closed = False
         self._parsers = ThreadPoolExecutor(_PARSERS, "parse")  # never behind images that the CPU decodes
+        self._maskers = ThreadPoolExecutor(_MASKERS, "mask", initializer=self._enter_lane)
         self._lanes = [threading.Thread(target=self._lane, daemon=True) for _ in range(LANES)]
 
     def __enter__(self) -> Self:
@@ -89,6 +93,7 @@ class Batches(Generic[T]):
         for lane in self._lanes:
             lane.join()
         self._parsers.shutdown()
+        self._maskers.shutdown()
 
     def __iter__(self) -> Iterator[T]:
         """Raises what a lane raised: RuntimeError where the device has failed for good."""
@@ -107,6 +112,10 @@ class Batches(Generic[T]):
                     self._prepare(group)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
             self._give_up(error)
+
+    def _enter_lane(self) -> None:
+        """This thread's work goes on a stream of its own, for as long as the thread lives."""
+        self._decoder.engines.memory.lane().__enter__()
 
     def _give_up(self, error: BaseException) -> None:
         self._closed = True
@@ -151,8 +160,7 @@ class Batches(Generic[T]):
         while waiting := [item for item in group if isinstance(item.wanted, Request)]:
             with waiting[0].trace.timed(Stage.DECODE):
                 results = self._decoder.decode_batch([cast(Request, item.wanted) for item in waiting])
-            for item, result in zip(waiting, results, strict=True):
-                self._step(item, partial(_send, item, result))
+            list(self._maskers.map(self._go_on, waiting, results))
         drawn = [item for item in group if isinstance(item.wanted, Draw)]
         for item in group:
             if item not in drawn:
@@ -161,6 +169,9 @@ class Batches(Generic[T]):
         rendering = memory.render([cast(Draw, item.wanted) for item in drawn], self._config)
         memory.synchronize()  # raises where the device has failed, before an image is blamed for it
         self._host.submit(self._collect, drawn, rendering)
+
+    def _go_on(self, item: _Item[T], made: Mammogram | RejectedInput) -> None:
+        self._step(item, partial(_send, item, made))
 
     def _step(self, item: _Item[T], work: Callable[[], Wanted]) -> None:
         """Go on with an image until it wants something made, inside the boundary that every input has."""
@@ -184,7 +195,10 @@ class Batches(Generic[T]):
 
     def _on_cpu(self, item: _Item[T]) -> None:
         """All stages on the CPU."""
-        item.stages, item.wanted = None, None
+        item.stages, item.wanted, item.trace = None, None, Trace()
+        if self._elsewhere is not None:
+            self._elsewhere(item.source).add_done_callback(partial(_hand_over, item))
+            return
         item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
         self._hand_out(item)
 
@@ -196,6 +210,15 @@ class Batches(Generic[T]):
                 item.done.set_exception(error)
             else:
                 item.done.set_result(result)
+
+
+def _hand_over(item: _Item[T], made: Future[T]) -> None:
+    with contextlib.suppress(InvalidStateError):  # a lane has failed meanwhile
+        error = made.exception()
+        if error is not None:
+            item.done.set_exception(error)
+        else:
+            item.done.set_result(made.result())
 
 
 def in_flight(batch: int) -> int:

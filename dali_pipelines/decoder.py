@@ -209,4 +209,5 @@ def _mammogram(engine: Engine, job: _Job, stored: Stored) -> Mammogram:
         level=job.encoded.level,
         decoder=engine.name + (INEXACT if job.inexact else ""),
         above_bits_stored=stored.outside if job.encoded.level == 0 else 0,
+        value_range=(stored.low, stored.high),
     )

@@ -6,6 +6,7 @@ Out: arrays of CuPy. Memory belongs to the stream that is current where it is ta
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -17,10 +18,14 @@ from dali_pipelines.levels import CudaStream
 from dali_pipelines.values import Array
 from preprocess import render_batch
 from preprocess.config import ResultConfig
+from preprocess.doctor_gpu import load_driver
 from preprocess.errors import RejectedInput
 from preprocess.pipeline import Draw
 from preprocess.records import ImageHeader, Prepared
 from preprocess.stored import Samples
+
+_BLOCKING_SYNC = 4
+"""CU_CTX_SCHED_BLOCKING_SYNC."""
 
 
 def _plan(draw: Draw, config: ResultConfig) -> render_batch.Plan | None:
@@ -30,6 +35,16 @@ def _plan(draw: Draw, config: ResultConfig) -> render_batch.Plan | None:
         return None
 
 
+def _wait_without_spinning() -> None:
+    """Have threads that wait for the device sleep: by default each keeps a core busy, which others need.
+
+    Must come before the device is first used; later, or where the driver refuses, things stay as they are.
+    """
+    driver, device = load_driver(), ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+        driver.cuDevicePrimaryCtxSetFlags_v2(device, _BLOCKING_SYNC)
+
+
 class CudaMemory:
     """CuPy's view of the device."""
 
@@ -37,6 +52,7 @@ class CudaMemory:
         """Raises ImportError without CuPy, RuntimeError without a device."""
         import cupy
 
+        _wait_without_spinning()
         self._cupy: Any = cupy
         cupy.cuda.runtime.getDeviceCount()
 
@@ -62,7 +78,12 @@ class CudaMemory:
 
     def adopt(self, output: Any) -> Array:
         """A copy of a decoder's output (rows, columns, 1) that outlives it. Complete when it returns."""
-        copy = self._cupy.from_dlpack(output)[..., 0].copy()
+        theirs = self._cupy.from_dlpack(output)[..., 0]
+        copy = self._cupy.empty(theirs.shape, theirs.dtype)
+        if theirs.flags.c_contiguous:
+            copy.data.copy_from_device_async(theirs.data, theirs.nbytes)  # else CuPy compiles a kernel for it
+        else:
+            copy[...] = theirs
         self.synchronize()
         return copy
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
+import numpy as np
+
 from dali_pipelines.batches import Batches
 from dali_pipelines.decoder import DaliDecoder
 from dali_pipelines.engines import Wish, opener
+from dali_pipelines.helpers import Helpers
 from dali_pipelines.proof import prove
 from preprocess import pipeline
 from preprocess.config import ResultConfig
+from preprocess.decode import CpuDecoder
 from preprocess.executors.base import Heartbeat
 from preprocess.executors.devices import Device
 from preprocess.records import Reject, SourceFile
@@ -30,6 +34,7 @@ from preprocess.tasks import ShardOutcome, ShardTask, add_up
 
 _LOOKED_AT = 8
 """Images of a process's first shard whose size says how many are in flight."""
+_NO_PIXELS = np.empty((0, 0), np.uint16)
 _LEAST_PIXELS = 27_000_000
 """… but at least as for RSNA's largest (5355 × 4915)."""
 
@@ -40,10 +45,11 @@ class DeviceUnusable(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A device's decoder, and the threads of the host that work for it."""
+    """A device's decoder, and the threads and processes of the host that work for it."""
 
     decoder: DaliDecoder
     host: ThreadPoolExecutor
+    helpers: Helpers
     batch: int
 
 
@@ -58,7 +64,7 @@ def opened(device: Device, pixels: int, *, allow_inexact: bool) -> Station:
     if not proof.proven:
         raise DeviceUnusable("no engine decodes any of the known pictures right")
     decoder = DaliDecoder(engines, host, allow_inexact=allow_inexact, proof=proof)
-    return Station(decoder, host, engines.sizes.batch)
+    return Station(decoder, host, Helpers(max(2, device.cores)), engines.sizes.batch)
 
 
 _stations: dict[tuple[Device, bool], Station] = {}
@@ -101,7 +107,12 @@ class DeviceShardTask(ShardTask):
         sources = [source for index, source in enumerate(self.sources) if index not in done]
         at = station_for(self.device, sources, self.config)
         clock = pipeline.Trace()
-        with Batches(sources, self.config, at.decoder, at.host, at.batch, self._finished) as batches:
+        light = dataclasses.replace(self, sources=(), blames=(), known=(), plan=None, label_columns=())
+
+        def on_cpu(source: SourceFile) -> Future[tuple[pipeline.Trace, Packed | Reject]]:
+            return at.helpers.submit(prepared_on_cpu, light, source)
+
+        with Batches(sources, self.config, at.decoder, at.host, at.batch, self.finished, on_cpu) as batches:
             finished = iter(batches)
 
             def work(_: SourceFile) -> Packed | Reject:
@@ -111,12 +122,17 @@ class DeviceShardTask(ShardTask):
 
             return self.written(lambda _: beat(None), work, clock)
 
-    def _finished(self, trace: pipeline.Trace) -> tuple[pipeline.Trace, Packed | Reject]:
+    def finished(self, trace: pipeline.Trace) -> tuple[pipeline.Trace, Packed | Reject]:
         """What is written of an image, encoded; and its seconds, without what nobody needs any more."""
         outcome = self.outcome_of(trace)
         if not isinstance(outcome, Reject):
             mammogram = outcome.mammogram
-            bare = mammogram.instance.bare()
-            outcome = dataclasses.replace(outcome, mammogram=dataclasses.replace(mammogram, instance=bare))
+            mammogram = dataclasses.replace(mammogram, instance=mammogram.instance.bare(), pixels=_NO_PIXELS)
+            outcome = dataclasses.replace(outcome, mammogram=mammogram)
         seconds = pipeline.Trace(seconds=trace.seconds, bytes_read=trace.bytes_read)
         return seconds, outcome if isinstance(outcome, Reject) else pack(outcome, self.config)
+
+
+def prepared_on_cpu(task: DeviceShardTask, source: SourceFile) -> tuple[pipeline.Trace, Packed | Reject]:
+    """All stages of one image without a device: what a helper runs."""
+    return task.finished(pipeline.steps(source, task.config, CpuDecoder()))

@@ -180,7 +180,7 @@ def _collisions() -> Iterator[Check]:
 
 def _training(*, needed: bool) -> Iterator[Check]:
     missing = FAIL if needed else WARN
-    for package in ("keras", "albumentations", "grain", "scikit-learn", "matplotlib"):
+    for package in ("keras", "albumentations", "scikit-learn", "matplotlib"):
         yield _wanted(package, installed(package), missing)
     tensorflow = installed("tensorflow") or installed("tensorflow-cpu")
     backend = tensorflow or installed("jax")

@@ -20,6 +20,9 @@ from preprocess.executors.devices import Device
 
 ENGINES = "dali_pipelines.engines:open_engines"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_QUEUES = ("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+"""Streams that the hardware runs side by side, by default 8. nvJPEG2000 takes 20 ms for an image at any
+level, for a code-block is decoded bit by bit: its throughput is images in flight."""
 
 
 def devices_of(execution: ExecutionConfig) -> tuple[Device, ...]:
@@ -46,7 +49,7 @@ def device(number: int, of: int, execution: ExecutionConfig, engines: str = ENGI
     """The Device for one of `of` GPUs, which share the cores that `--workers` gives."""
     return Device(
         name=str(number),
-        environment=((_VISIBLE, visible(number, os.environ)),),
+        environment=((_VISIBLE, visible(number, os.environ)), (_QUEUES[0], os.environ.get(*_QUEUES))),
         engines=engines,
         cores=max(2, execution.worker_count() // of),
         batch=execution.gpu_batch,

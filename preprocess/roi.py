@@ -155,11 +155,16 @@ def _padding_replacement(coarse: Mammogram, pad: PaddingRule | None, inverted: b
 
 
 def _thumbnail(coarse: Mammogram) -> tuple[Values, CoarseGrid]:
-    """The coarse values, shrunk by block means until they are smaller than THUMBNAIL."""
+    """The coarse values, shrunk by block means until they are smaller than THUMBNAIL; on the host.
+
+    The mask is found there wherever the pixels lie: it asks after every step what to do next, and a GPU would
+    be waited for thirty times an image, by threads that all want the interpreter.
+    """
     longer, shift = max(coarse.pixels.shape), 0
     while -(-longer >> shift) >= THUMBNAIL and shift < 7:
         shift += 1
-    return kernels.shift_mean(coarse.pixels, shift), CoarseGrid(coarse.level, shift)
+    values = kernels.to_host(kernels.shift_mean(coarse.pixels, shift))
+    return values, CoarseGrid(coarse.level, shift)
 
 
 def _box(

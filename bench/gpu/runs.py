@@ -7,14 +7,17 @@ Out: figures; `ok` where every promised file is the same.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from unittest import mock
 
 import pydicom
+from pydicom.uid import UID
 
 from bench.gpu.context import Context, Figures
 from preprocess import gpus, runner
@@ -23,8 +26,10 @@ from preprocess.planning import RunRequest
 from preprocess.progress import Silent
 
 DECODES = ("auto", "full")
-_COPIES_PER_S = 256
+_COPIES_PER_S = 512
 """Files for each second that a measurement may take: several shards of them."""
+_SHARD_IMAGES = 256
+"""At the end of a shard a GPU waits for the last pictures to be written; larger shards hide that better."""
 _UNPROMISED = {"run.json", "report.html", "dataset_card.md", "instances.parquet"}
 
 
@@ -55,7 +60,7 @@ def end_to_end(context: Context) -> bool:
         _copies(context, inputs)
     for decode in DECODES:
         with tempfile.TemporaryDirectory() as folder:
-            config = ResultConfig(decode=decode, shard_images=64)
+            config = ResultConfig(decode=decode, shard_images=_SHARD_IMAGES)
             context.figures[decode] = _run(context, [inputs], Path(folder) / "out", config, gpu=True)
     return True
 
@@ -85,16 +90,35 @@ class _Steady(Silent):
 
 
 def _copies(context: Context, folder: Path) -> None:
-    """Full-size phantoms again and again under other names, until there are enough for a steady rate."""
-    files = sorted((context.request.inputs / "full").rglob("*.dcm"))
-    wanted = max(len(files), int(_COPIES_PER_S * context.request.seconds))
-    for number in range(wanted):
-        dataset = pydicom.dcmread(files[number % len(files)])
-        dataset.SOPInstanceUID = f"1.2.3.{number}"  # else they would be duplicates
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    """Full-size phantoms again and again, under other UIDs and patients, for a rate that is steady."""
+    sources = []
+    for path in sorted((context.request.inputs / "full").rglob("*.dcm")):
+        dataset, whole = pydicom.dcmread(path), io.BytesIO()
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(_uid(0))
+        dataset.PatientID = _patient(0)
+        dataset.save_as(whole)
+        sources.append(whole.getvalue())
+
+    def write(number: int) -> None:
         target = folder / "train_images" / f"{10000 + number}" / f"{number}.dcm"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(target)
+        target.parent.mkdir(parents=True)
+        data = sources[number % len(sources)].replace(_uid(0).encode(), _uid(number + 1).encode())
+        target.write_bytes(data.replace(_patient(0).encode(), _patient(number // 4 + 1).encode()))
+
+    wanted = max(len(sources), int(_COPIES_PER_S * context.request.seconds))
+    with ThreadPoolExecutor(context.request.cores) as pool:
+        list(pool.map(write, range(wanted)))
+
+
+# Both of a fixed length, so that one can be replaced by another.
+
+
+def _uid(number: int) -> str:
+    return f"1.2.3.4.1{number:08}"
+
+
+def _patient(number: int) -> str:
+    return f"copied-{number:09}"
 
 
 def _run(context: Context, inputs: list[Path], out: Path, config: ResultConfig, *, gpu: bool) -> Figures:

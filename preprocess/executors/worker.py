@@ -60,7 +60,7 @@ class Failed:
 
 def main(descriptor: int, driver: int, memory_bytes: int) -> None:
     """Serve tasks until the driver hangs up. The memory limit begins once the first task is understood."""
-    _settle(driver)
+    settle(driver)
     connection: Connection = Connection(descriptor)
     limited = False
     while True:
@@ -103,8 +103,8 @@ def _give_up(connection: Connection, message: Starved | Faulted | Failed) -> NoR
     sys.exit(1)
 
 
-def _settle(driver: int) -> None:
-    """Die with the driver, write no core files, keep memory for the next image."""
+def settle(driver: int) -> None:
+    """Die with the driver (the thread of it that started this process), write no core files, keep memory."""
     keep_freed_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

@@ -42,6 +42,11 @@ struct Job {
     int flag, reserved;
 };
 
+// Eight 16-bit values in one load or store.
+struct __align__(16) Eight {
+    u32 pairs[4];
+};
+
 static_assert(sizeof(Plane) == PLANE_BYTES && sizeof(Job) == JOB_BYTES, "launches.py packs other structures");
 
 // Pixels of a tile: a warp takes 32 columns, a thread ROWS_EACH rows below one another.
@@ -55,6 +60,12 @@ template <typename T>
 __device__ __forceinline__ T *at(const Plane &plane, int row, int column)
 {
     return (T *)plane.data + row * plane.stride + column;
+}
+
+// Whether rows follow one another without gaps, from a multiple of 16 bytes on: then they may be read as Eights.
+__device__ __forceinline__ bool gapless(const Plane &plane)
+{
+    return plane.stride == plane.columns && ((u64)plane.data & (sizeof(Eight) - 1)) == 0;
 }
 
 // Table index of a stored value: v, or v + 32768 where signed.

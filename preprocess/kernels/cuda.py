@@ -125,7 +125,9 @@ def to_pinned(array: Array, host: npt.NDArray[Any]) -> Any:
     """Queue a copy into pinned memory; the CUDA event returned says when it is there (`synchronize`)."""
     source: Any = cupy.ascontiguousarray(array)
     source.get(out=host, blocking=False)
-    return cupy.cuda.get_current_stream().record()
+    arrived = cupy.cuda.Event(block=True, disable_timing=True)  # who waits for it sleeps
+    arrived.record()
+    return arrived
 
 
 _kernels = Twins(CupyDevice())

@@ -25,9 +25,15 @@ extern "C" __global__ void window(const Job *jobs)
     }
 }
 
-__device__ __forceinline__ int root_of(const int *links, int pixel)
+// The root above a pixel. Links on the way are shortened: each to its link's link, which is in the same tree.
+__device__ __forceinline__ int root_of(int *links, int pixel)
 {
-    for (int next; (next = RELOAD(links + pixel)) != pixel; pixel = next) {}
+    for (int next; (next = RELOAD(links + pixel)) != pixel;) {
+        const int beyond = RELOAD(links + next);
+        if (beyond != next)
+            atomicMin(links + pixel, beyond);
+        pixel = beyond;
+    }
     return pixel;
 }
 
@@ -47,16 +53,24 @@ __device__ void unite(int *links, int a, int b)
     }
 }
 
-// source: mask, flag: 1 for components of what is not set → target: I32 links, each pixel to itself, −1 outside.
+// source: mask, flag: 1 for components of what is not set → target: I32 links, −1 outside; inside, each pixel to
+// the first of its run within the tile's columns, which keeps the trees low.
 extern "C" __global__ void components_begin(const Job *jobs)
 {
     const Job &job = jobs[blockIdx.z];
+    const bool inside = job.flag == 0;
     EACH_PIXEL(job.target, row, column)
-        *at<int>(job.target, row, column) =
-            (*at<u8>(job.source, row, column) != 0) != (job.flag != 0) ? row * job.target.columns + column : -1;
+    {
+        const u8 *pixels = at<u8>(job.source, row, 0);
+        int first = -1;
+        if ((pixels[column] != 0) == inside)
+            for (first = column; first % TILE_COLUMNS && (pixels[first - 1] != 0) == inside; --first) {}
+        *at<int>(job.target, row, column) = first < 0 ? -1 : row * job.target.columns + first;
+    }
 }
 
-// target: links → united with the neighbours left, above left, above and above right.
+// target: links → united with the neighbours left, above left, above and above right; but not where two of these
+// are neighbours that are united elsewhere.
 extern "C" __global__ void components_unite(const Job *jobs)
 {
     const Job &job = jobs[blockIdx.z];
@@ -67,14 +81,21 @@ extern "C" __global__ void components_unite(const Job *jobs)
         const int pixel = row * columns + column;
         if (RELOAD(links + pixel) < 0)
             continue;
-        const bool above = row > 0, left = column > 0, right = column < columns - 1;
-        if (left && RELOAD(links + pixel - 1) >= 0)
+        const bool in_left = column > 0, in_right = column < columns - 1;
+        const bool left = in_left && RELOAD(links + pixel - 1) >= 0;
+        if (left && column % TILE_COLUMNS == 0)
             unite(links, pixel, pixel - 1);
-        if (above && RELOAD(links + pixel - columns) >= 0)
+        if (row == 0)
+            continue;
+        const int *above = links + pixel - columns;
+        const bool up = RELOAD(above) >= 0, up_left = in_left && RELOAD(above - 1) >= 0;
+        if (up && !(left && up_left))
             unite(links, pixel, pixel - columns);
-        if (above && left && RELOAD(links + pixel - columns - 1) >= 0)
+        if (up)
+            continue;
+        if (up_left && !left)
             unite(links, pixel, pixel - columns - 1);
-        if (above && right && RELOAD(links + pixel - columns + 1) >= 0)
+        if (in_right && RELOAD(above + 1) >= 0 && RELOAD(links + pixel + 1) < 0)
             unite(links, pixel, pixel - columns + 1);
     }
 }
@@ -93,7 +114,7 @@ extern "C" __global__ void components_measure(const Job *jobs)
         if (RELOAD(links + pixel) < 0)
             continue;
         const int root = root_of(links, pixel);
-        links[pixel] = root;
+        atomicMin(links + pixel, root);
         if (row == 0 || column == 0 || row == rows - 1 || column == columns - 1)
             job.result[(i64)rows * columns + root] = 1;
         if (root != previous && run) {

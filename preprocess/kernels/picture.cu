@@ -1,12 +1,13 @@
 // Crop, orient, resample, look up, letterbox and blank in one pass, straight into the batch's output: twin of
 // _resample.resample, and of render.py's order of kernels.
 //
-// A block makes 32 × 32 output pixels. It takes the samples they need 32 rows at a time: the horizontal pass
+// A block makes 32 × 32 output pixels. It takes the samples they need up to 64 rows at a time: the horizontal pass
 // goes into shared memory as 16-bit values, the vertical pass sums those into registers. So a sample is read
 // from memory once, but for the rows and columns that neighbouring tiles share. Sums are 32-bit signed:
 // weights are non-negative and sum to 2^14, so the largest is 65535·2^14 + 8192 = 1,073,733,632.
 
 enum { WEIGHT_BITS = 14, HALF = 1 << (WEIGHT_BITS - 1), SIDE = 32, THREAD_ROWS = 8, EACH = SIDE / THREAD_ROWS };
+enum { CHUNK = 64, CHUNK_EACH = CHUNK / THREAD_ROWS, BLOCKS = 4 };  // blocks of a multiprocessor
 
 // Weights of one axis. taps lie tap by tap: that of output o is taps[o + tap · outputs].
 struct Axis {
@@ -25,43 +26,49 @@ struct Picture {
 
 static_assert(sizeof(Picture) == PICTURE_BYTES, "launches.py packs another structure");
 
-// Rows of samples between the first and the last that content rows [from, to) need.
+// Rows of samples between the first and the last that content rows [from, to) need. Starts rise, or fall where
+// the axis is flipped.
 __device__ __forceinline__ void span(const Axis &axis, int from, int to, int &first, int &end)
 {
-    first = 0x7fffffff;
-    end = 0;
-    for (int output = from; output < to; ++output) {
-        first = least(first, axis.start[output]);
-        end = most(end, axis.start[output] + axis.count);
-    }
+    first = end = 0;
+    if (from >= to)
+        return;
+    const int one = axis.start[from], other = axis.start[to - 1];
+    first = least(one, other);
+    end = most(one, other) + axis.count;
 }
 
+// The horizontal pass over rows [first, end): one output column of a thread, every THREAD_ROWS-th row.
 template <typename T>
-__device__ void horizontal(const Picture &picture, int output, int first, int end, u16 between[SIDE][SIDE])
+__device__ void horizontal(const Plane &source, const Axis &axis, int output, int first, int end,
+                           u16 between[CHUNK][SIDE])
 {
-    const Axis &axis = picture.columns;
-    int sums[EACH];
-    for (int k = 0; k < EACH; ++k)
+    const int rows = (end - first - (int)threadIdx.y + THREAD_ROWS - 1) / THREAD_ROWS;  // this thread's
+    const T *samples = at<T>(source, first + threadIdx.y, axis.start[output]);
+    const int *taps = axis.taps + output;
+    const i64 below = THREAD_ROWS * source.stride;
+    int sums[CHUNK_EACH];
+#pragma unroll
+    for (int k = 0; k < CHUNK_EACH; ++k)
         sums[k] = HALF;
-    const int start = axis.start[output];
-#pragma unroll 1
-    for (int tap = 0; tap < axis.count; ++tap) {
-        const int weight = axis.taps[output + tap * axis.outputs];
-        if (!weight)
-            continue;
-        for (int k = 0; k < EACH; ++k) {
-            const int row = first + threadIdx.y + k * THREAD_ROWS;
-            if (row < end)
-                sums[k] += weight * index_of(*at<T>(picture.source, row, start + tap));
-        }
+    for (int tap = 0; tap < axis.count; tap += 2) {  // in pairs: twice as many loads under way
+        const bool two = tap + 1 < axis.count;
+        const int weight = taps[tap * axis.outputs], other = two ? taps[(tap + 1) * axis.outputs] : 0;
+        const T *next = samples + (two ? tap + 1 : tap);
+#pragma unroll
+        for (int k = 0; k < CHUNK_EACH; ++k)
+            if (k < rows)
+                sums[k] += weight * index_of(samples[tap + k * below]) + other * index_of(next[k * below]);
     }
-    for (int k = 0; k < EACH; ++k)
-        between[threadIdx.y + k * THREAD_ROWS][threadIdx.x] = (u16)(sums[k] >> WEIGHT_BITS);
+#pragma unroll
+    for (int k = 0; k < CHUNK_EACH; ++k)
+        if (k < rows)
+            between[threadIdx.y + k * THREAD_ROWS][threadIdx.x] = (u16)(sums[k] >> WEIGHT_BITS);
 }
 
 __device__ __forceinline__ void write(const Picture &picture, int row, int column, bool inside, int index)
 {
-    int value = 0;
+    int value;
     const int y = row - picture.content_row, x = column - picture.content_column;
     if (inside && picture.mask.data)
         inside = *at<u8>(picture.mask, picture.kept_rows[y], picture.kept_columns[x]);
@@ -72,34 +79,39 @@ __device__ __forceinline__ void write(const Picture &picture, int row, int colum
     store(picture.target, row, column, value);
 }
 
-extern "C" __global__ void __launch_bounds__(256) pictures(const Picture *batch)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS) pictures(const Picture *batch)
 {
-    __shared__ u16 between[SIDE][SIDE];
+    __shared__ u16 between[CHUNK][SIDE];
     const Picture &picture = batch[blockIdx.z];
+    const Plane source = picture.source;  // copies: what is stored might be thought to change the batch
+    const Axis rows = picture.rows, columns = picture.columns;
     const int column = blockIdx.x * SIDE + threadIdx.x, top = blockIdx.y * SIDE;
-    const int x = column - picture.content_column;
-    const bool in_columns = x >= 0 && x < picture.columns.outputs;
-    int first, end, sums[EACH];
-    for (int k = 0; k < EACH; ++k)
+    const int x = column - picture.content_column, first_y = top - picture.content_row;
+    const bool in_columns = x >= 0 && x < columns.outputs;
+    int first, end, start[EACH], sums[EACH];
+    span(rows, most(first_y, 0), least(first_y + SIDE, rows.outputs), first, end);
+#pragma unroll
+    for (int k = 0; k < EACH; ++k) {
+        const int y = first_y + (int)threadIdx.y + k * THREAD_ROWS;
+        start[k] = y >= 0 && y < rows.outputs ? rows.start[y] : end;  // no tap of it is in any chunk
         sums[k] = HALF;
-    const int from = most(top - picture.content_row, 0);
-    const int to = least(top + SIDE - picture.content_row, picture.rows.outputs);
-    span(picture.rows, from, to, first, end);
+    }
     // The same rounds for every thread of the block: barriers are inside.
-    for (int chunk = first; chunk < end; chunk += SIDE) {
-        const int stop = least(chunk + SIDE, end);
+    const int rounds = most((end - first + CHUNK - 1) / CHUNK, 1);
+    const int step = (end - first + rounds - 1) / rounds;
+    for (int chunk = first; chunk < end; chunk += step) {
+        const int stop = least(chunk + step, end);
         if (in_columns)
-            WITH_KIND(picture.source.kind, horizontal, picture, x, chunk, stop, between)
+            WITH_KIND(source.kind, horizontal, source, columns, x, chunk, stop, between)
         __syncthreads();
-        for (int k = 0; k < EACH; ++k) {
-            const int y = top + (int)threadIdx.y + k * THREAD_ROWS - picture.content_row;
-            if (!in_columns || y < 0 || y >= picture.rows.outputs)
-                continue;
-            const int start = picture.rows.start[y];
-            const int last = least(picture.rows.count, stop - start);
-            for (int tap = most(chunk - start, 0); tap < last; ++tap)
-                sums[k] += picture.rows.taps[y + tap * picture.rows.outputs] *
-                           between[start + tap - chunk][threadIdx.x];
+        for (int tap = 0; tap < rows.count; ++tap) {
+            const int *taps = rows.taps + tap * rows.outputs + first_y + threadIdx.y;
+#pragma unroll
+            for (int k = 0; k < EACH; ++k) {
+                const int row = start[k] + tap;
+                if (row >= chunk && row < stop)
+                    sums[k] += taps[k * THREAD_ROWS] * between[row - chunk][threadIdx.x];
+            }
         }
         __syncthreads();
     }
@@ -107,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256) pictures(const Picture *batch)
         return;
     for (int k = 0; k < EACH; ++k) {
         const int row = top + threadIdx.y + k * THREAD_ROWS, y = row - picture.content_row;
-        const bool inside = in_columns && y >= 0 && y < picture.rows.outputs;
+        const bool inside = in_columns && y >= 0 && y < rows.outputs;
         if (row < picture.target.rows)
             write(picture, row, column, inside, sums[k] >> WEIGHT_BITS);
     }

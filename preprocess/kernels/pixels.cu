@@ -29,18 +29,39 @@ extern "C" __global__ void look_up(const Job *jobs)
     }
 }
 
+// Sums of up to 2^14 values.
+template <typename T> struct Sum { typedef int type; };
+template <> struct Sum<int> { typedef i64 type; };
+
+// Blocks that lie in the image whole: ROWS_EACH of them below one another, all at once, so that their loads do
+// not wait for each other; 16-bit values in pairs where they lie so.
 template <typename T>
-__device__ void mean_tile(const Job &job)
+__device__ void sum_whole(const Job &job, int row, int column, typename Sum<T>::type totals[ROWS_EACH])
+{
+    const int side = 1 << job.shift;
+    const i64 below = side * job.source.stride;
+    for (int i = 0; i < side; ++i) {
+        const T *first = at<T>(job.source, (row << job.shift) + i, column << job.shift);
+        int j = 0;
+        if (sizeof(T) == 2 && side > 1 && ((u64)first & 3) == 0)  // and so are those below: side is even
+            for (; j < side; j += 2)
+#pragma unroll
+                for (int k = 0; k < ROWS_EACH; ++k) {
+                    const u32 pair = *(const u32 *)(first + j + k * below);
+                    totals[k] += (T)(pair & 0xffff) + (T)(pair >> 16);
+                }
+        for (; j < side; ++j)
+#pragma unroll
+            for (int k = 0; k < ROWS_EACH; ++k)
+                totals[k] += first[j + k * below];
+    }
+}
+
+// The same where blocks reach beyond the image: edges are repeated.
+template <typename T>
+__device__ void sum_at_edge(const Job &job, int row, int column, typename Sum<T>::type totals[ROWS_EACH])
 {
     const int side = 1 << job.shift, last_row = job.source.rows - 1, last_column = job.source.columns - 1;
-    const int column = blockIdx.x * TILE_COLUMNS + threadIdx.x;
-    const int row = blockIdx.y * TILE_ROWS + threadIdx.y * ROWS_EACH;
-    if (column >= job.target.columns || row >= job.target.rows)
-        return;
-    const i64 half = job.shift ? (i64)1 << (2 * job.shift - 1) : 0;
-    i64 totals[ROWS_EACH];  // all of a thread's blocks at once, so that their loads do not wait for each other
-    for (int k = 0; k < ROWS_EACH; ++k)
-        totals[k] = half;
     for (int i = 0; i < side; ++i)
         for (int j = 0; j < side; ++j) {
             const int from = least((column << job.shift) + j, last_column);
@@ -48,6 +69,25 @@ __device__ void mean_tile(const Job &job)
             for (int k = 0; k < ROWS_EACH; ++k)
                 totals[k] += *at<T>(job.source, least(((row + k) << job.shift) + i, last_row), from);
         }
+}
+
+template <typename T>
+__device__ void mean_tile(const Job &job)
+{
+    const int column = blockIdx.x * TILE_COLUMNS + threadIdx.x;
+    const int row = blockIdx.y * TILE_ROWS + threadIdx.y * ROWS_EACH;
+    if (column >= job.target.columns || row >= job.target.rows)
+        return;
+    typename Sum<T>::type totals[ROWS_EACH];
+#pragma unroll
+    for (int k = 0; k < ROWS_EACH; ++k)
+        totals[k] = job.shift ? 1 << (2 * job.shift - 1) : 0;
+    const bool whole = (row + ROWS_EACH) << job.shift <= job.source.rows &&
+                       (column + 1) << job.shift <= job.source.columns;
+    if (whole)
+        sum_whole<T>(job, row, column, totals);
+    else
+        sum_at_edge<T>(job, row, column, totals);
 #pragma unroll
     for (int k = 0; k < ROWS_EACH; ++k)
         if (row + k < job.target.rows)

@@ -20,6 +20,8 @@
                  row = tile_ / across_ * TILE_ROWS + threadIdx.y * ROWS_EACH;                                \
              step_ < ROWS_EACH && column < (plane).columns && row < (plane).rows; ++step_, ++row)
 
+enum { BLOCK_THREADS = TILE_COLUMNS * TILE_THREAD_ROWS };
+
 __device__ __forceinline__ int thread_index() { return threadIdx.y * TILE_COLUMNS + threadIdx.x; }
 
 // Up to ROWS_EACH values below one another, and how many there are.
@@ -34,11 +36,59 @@ __device__ __forceinline__ int load(const Plane &plane, int row, int column, int
     return count;
 }
 
-template <typename T>
-__device__ void stored_tiles(const Job &job, int *facts)
+// This thread's share of a gapless plane: whole Eights, then what is left over. More blocks than Eights are idle.
+#define EACH_EIGHT(plane, place)                                                                             \
+    const int eights_ = (int)((i64)(plane).rows * (plane).columns >> 3);                                     \
+    for (int place = blockIdx.x * BLOCK_THREADS + thread_index(); place < eights_;                           \
+         place += gridDim.x * BLOCK_THREADS)
+
+#define EACH_LEFT_OVER(plane, place)                                                                         \
+    const int values_ = (plane).rows * (plane).columns;                                                      \
+    const int place = (values_ & ~7) + thread_index();                                                       \
+    if (blockIdx.x == 0 && place < values_)
+
+// What is counted on the way to stored values.
+struct StoredFacts {
+    int outside, low, high;
+};
+
+__device__ __forceinline__ int stored_value(const Job &job, u32 largest, int value, StoredFacts &facts)
+{
+    if (job.flag)
+        value = (int)(((u32)value * largest + 32767) / 65535);
+    value = clamped(value, job.low, job.high);
+    const int kept = clamped(value, job.stored_low, job.stored_high);
+    facts.outside += kept != value;
+    facts.low = least(facts.low, kept);
+    facts.high = most(facts.high, kept);
+    return kept;
+}
+
+// U16 to U16, both gapless: what GPUs decode.
+__device__ void stored_eights(const Job &job, StoredFacts &facts)
 {
     const u32 largest = (1u << job.precision) - 1;
-    int outside = 0, low = 0x7fffffff, high = -0x7fffffff - 1;
+    const u16 *source = (const u16 *)job.source.data;
+    u16 *target = (u16 *)job.target.data;
+    EACH_EIGHT(job.source, place)
+    {
+        Eight eight = ((const Eight *)source)[place];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int first = stored_value(job, largest, eight.pairs[k] & 0xffff, facts);
+            const int second = stored_value(job, largest, eight.pairs[k] >> 16, facts);
+            eight.pairs[k] = (u32)first | (u32)second << 16;
+        }
+        ((Eight *)target)[place] = eight;
+    }
+    EACH_LEFT_OVER(job.source, rest)
+        target[rest] = (u16)stored_value(job, largest, source[rest], facts);
+}
+
+template <typename T>
+__device__ void stored_tiles(const Job &job, StoredFacts &facts)
+{
+    const u32 largest = (1u << job.precision) - 1;
     EACH_TILE(job.source, row, column)
     {
         int values[ROWS_EACH];
@@ -47,20 +97,9 @@ __device__ void stored_tiles(const Job &job, int *facts)
         for (int k = 0; k < ROWS_EACH; ++k) {
             if (k >= count)
                 break;
-            int value = values[k];
-            if (job.flag)
-                value = (int)(((u32)value * largest + 32767) / 65535);
-            value = clamped(value, job.low, job.high);
-            const int kept = clamped(value, job.stored_low, job.stored_high);
-            outside += kept != value;
-            low = least(low, kept);
-            high = most(high, kept);
-            store(job.target, row + k, column, kept);
+            store(job.target, row + k, column, stored_value(job, largest, values[k], facts));
         }
     }
-    atomicAdd(facts, outside);
-    atomicMin(facts + 1, low);
-    atomicMax(facts + 2, high);
 }
 
 // source: samples of a codec → target: stored values, clamped to the codestream's range (low, high), then to
@@ -76,7 +115,14 @@ extern "C" __global__ void to_stored(const Job *jobs)
         facts[2] = -0x7fffffff - 1;
     }
     __syncthreads();
-    WITH_KIND(job.source.kind, stored_tiles, job, facts)
+    StoredFacts mine = {0, 0x7fffffff, -0x7fffffff - 1};
+    if (job.source.kind == U16 && job.target.kind == U16 && gapless(job.source) && gapless(job.target))
+        stored_eights(job, mine);
+    else
+        WITH_KIND(job.source.kind, stored_tiles, job, mine)
+    atomicAdd(facts, mine.outside);
+    atomicMin(facts + 1, mine.low);
+    atomicMax(facts + 2, mine.high);
     __syncthreads();
     if (thread_index() == 0) {
         atomicAdd(job.result, facts[0]);
@@ -85,9 +131,38 @@ extern "C" __global__ void to_stored(const Job *jobs)
     }
 }
 
+// 16-bit values in a gapless plane. Pairs like the one before, as in a background, are not looked up again.
+template <typename T>
+__device__ void darkest_eights(const Job &job, int *darkest)
+{
+    const u16 *table = (const u16 *)job.table;
+    int found = 65535;
+    EACH_EIGHT(job.source, place)
+    {
+        const Eight eight = ((const Eight *)job.source.data)[place];
+        u32 last = ~eight.pairs[0];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const u32 pair = eight.pairs[k];
+            if (pair != last) {
+                found = least(found, table[index_of((T)(pair & 0xffff))]);
+                found = least(found, table[index_of((T)(pair >> 16))]);
+            }
+            last = pair;
+        }
+    }
+    EACH_LEFT_OVER(job.source, rest)
+        found = least(found, table[index_of(((const T *)job.source.data)[rest])]);
+    atomicMin(darkest, found);
+}
+
 template <typename T>
 __device__ void darkest_tiles(const Job &job, int *darkest)
 {
+    if (sizeof(T) == 2 && gapless(job.source)) {
+        darkest_eights<T>(job, darkest);
+        return;
+    }
     const u16 *table = (const u16 *)job.table;
     int found = 65535;
     EACH_TILE(job.source, row, column)
@@ -146,7 +221,7 @@ extern "C" __global__ void count_values(const Job *jobs)
 // source: I32, mask: which to count → result: 1,024 bins of (value − low) >> shift, clipped to the ends.
 extern "C" __global__ void histogram(const Job *jobs)
 {
-    enum { BINS = 1024, THREADS = TILE_COLUMNS * TILE_THREAD_ROWS };
+    enum { BINS = 1024, THREADS = BLOCK_THREADS };
     __shared__ int bins[BINS];
     const Job &job = jobs[blockIdx.z];
     for (int bin = thread_index(); bin < BINS; bin += THREADS)

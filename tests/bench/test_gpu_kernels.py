@@ -32,7 +32,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_every_kernel_of_the_batch_path_is_timed_and_checked(compiled_kernels: ShimKernels) -> None:
     timer = SteadyTimer()
-    report = measuring.measure(compiled_kernels.device, timer, "none", images=2, shapes=[(130, 101)])  # type: ignore[arg-type]
+    copied: list[tuple[int, int]] = []
+    report = measuring.measure(
+        compiled_kernels.device,  # type: ignore[arg-type]
+        timer,
+        lambda target, source: copied.append((target.size, source.size)),
+        "none",
+        images=2,
+        shapes=[(130, 101)],
+    )
+    assert copied == [(1 << 20, 1 << 20)]
     assert report.ok
     assert len(report.checks) == 12
     assert report.copy_bytes_per_s == 2 * (1 << 20) / 0.001

@@ -18,7 +18,8 @@
 #define __device__
 #define __forceinline__ inline
 #define __restrict__
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
 #define __shared__ static __attribute__((section("shim_shared")))
 #define __syncthreads() shim::barrier()
 #define RELOAD(address) (shim::yield(), *(volatile int *)(address))
