@@ -49,7 +49,7 @@ def machine_facts(command: str, packages: tuple[str, ...] = PACKAGES) -> Machine
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=tuple((name, installed(name)) for name in packages),
-        commit=_git("rev-parse", "--short=12", "HEAD"),
+        commit=_git("rev-parse", "--short=12", "HEAD") or os.environ.get("BCD_COMMIT"),  # of a bare copy
         changed=bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)),
         command=command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -33,8 +33,8 @@ CHECKS = (
     Check("compared", rates.compared, 35),
     Check("memory", rates.peak, 25),
     Check("kernels", kernel_check.bandwidth, 30),
-    Check("end_to_end", runs.end_to_end, 75),
-    Check("bare", rates.bare, 90),
+    Check("end_to_end", runs.end_to_end, 130),
+    Check("bare", rates.bare, 100),
 )
 
 

@@ -17,7 +17,7 @@ from dali_pipelines.routes import Where, route
 from preprocess.codestream import deepest_level, level_size, repair
 
 BATCHES = (16, 64)
-THREADS = (1, 8, 16)
+THREADS = (1, 8, 16, 32)
 LEVELS = (0, 1, 2, 3)
 _SAMPLE_S = 0.005
 

@@ -20,14 +20,16 @@ import pydicom
 from pydicom.uid import UID
 
 from bench.gpu.context import Context, Figures
+from dali_pipelines.routes import Where, route
 from preprocess import gpus, runner
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.planning import RunRequest
 from preprocess.progress import Silent
 
 DECODES = ("auto", "full")
-_COPIES_PER_S = 512
-"""Files for each second that a measurement may take: several shards of them."""
+JPEG_2000, MIX = "JPEG 2000", "mix"
+_SETS = ((JPEG_2000, ("auto", "full", "2"), 1536), (MIX, ("auto",), 768))
+"""Names, what is decoded, and how many files: several shards of them."""
 _SHARD_IMAGES = 256
 """At the end of a shard a GPU waits for the last pictures to be written; larger shards hide that better."""
 _UNPROMISED = {"run.json", "report.html", "dataset_card.md", "instances.parquet"}
@@ -54,14 +56,16 @@ def shards(context: Context) -> bool:
 
 
 def end_to_end(context: Context) -> bool:
-    """(e) Images a second of `run --gpu` at 1024x512, from full-size files, by what is decoded."""
-    inputs = context.request.inputs / "many"
-    if not inputs.exists():
-        _copies(context, inputs)
-    for decode in DECODES:
-        with tempfile.TemporaryDirectory() as folder:
-            config = ResultConfig(decode=decode, shard_images=_SHARD_IMAGES)
-            context.figures[decode] = _run(context, [inputs], Path(folder) / "out", config, gpu=True)
+    """(e) Images a second of `run --gpu` at 1024x512, full-size files: those that a GPU decodes, and all."""
+    for name, decodes, wanted in _SETS:
+        inputs = context.request.inputs / name.replace(" ", "-")
+        if not inputs.exists():
+            _copies(context, inputs, only_gpu=name == JPEG_2000, wanted=wanted)
+        for decode in decodes:
+            with tempfile.TemporaryDirectory() as folder:
+                config = ResultConfig(decode=decode, shard_images=_SHARD_IMAGES)
+                figures = _run(context, [inputs], Path(folder) / "out", config, gpu=True)
+            context.figures[f"{name}, --decode {decode}"] = figures
     return True
 
 
@@ -89,11 +93,13 @@ class _Steady(Silent):
         return round(sum(count for _, count in self._steps[1:]) / elapsed, 2) if elapsed else None
 
 
-def _copies(context: Context, folder: Path) -> None:
+def _copies(context: Context, folder: Path, *, only_gpu: bool, wanted: int) -> None:
     """Full-size phantoms again and again, under other UIDs and patients, for a rate that is steady."""
     sources = []
-    for path in sorted((context.request.inputs / "full").rglob("*.dcm")):
-        dataset, whole = pydicom.dcmread(path), io.BytesIO()
+    for image in context.full:
+        if only_gpu and route(image, 0).where is Where.CPU:
+            continue
+        dataset, whole = pydicom.dcmread(image.source.path), io.BytesIO()
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(_uid(0))
         dataset.PatientID = _patient(0)
         dataset.save_as(whole)
@@ -105,9 +111,9 @@ def _copies(context: Context, folder: Path) -> None:
         data = sources[number % len(sources)].replace(_uid(0).encode(), _uid(number + 1).encode())
         target.write_bytes(data.replace(_patient(0).encode(), _patient(number // 4 + 1).encode()))
 
-    wanted = max(len(sources), int(_COPIES_PER_S * context.request.seconds))
+    count = max(len(sources), int(wanted * min(1.0, context.request.seconds)))
     with ThreadPoolExecutor(context.request.cores) as pool:
-        list(pool.map(write, range(wanted)))
+        list(pool.map(write, range(count)))
 
 
 # Both of a fixed length, so that one can be replaced by another.

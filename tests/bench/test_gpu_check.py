@@ -91,13 +91,25 @@ def test_a_crash_or_a_time_limit_loses_only_its_check(
 def test_the_document_has_what_was_agreed(request_: Request) -> None:
     checks: gpu_check.Figures = {
         "pixels": {"ok": True},
-        "end_to_end": {"ok": True, "auto": {"images_per_second": 100.0}},
+        "end_to_end": {
+            "ok": True,
+            "JPEG 2000, --decode full": {"images_per_second": 100.0},
+            "mix, --decode auto": {"images_per_second": None},
+        },
+        "bare": {
+            "ok": True,
+            "x level 0 batch 8": {"images_per_second": 125.0},
+            "x level 1 threads 8": {"images_per_second": 500.0},
+        },
     }
     found = gpu_check.document(checks, {"name": "NVIDIA X-1 80GB"}, request_)
     assert set(found) >= {"device", "commit", "checks", "rates"}
     assert set(found["checks"]) == {"pixels"}  # type: ignore[arg-type]
-    hours = found["rates"]["projection"]["hours, --decode auto"]  # type: ignore[index,call-overload]
-    assert hours == round(54_706 / 100 / 3600, 3)
+    projection = found["rates"]["projection"]  # type: ignore[index,call-overload]
+    assert isinstance(projection, dict)
+    assert projection["hours, JPEG 2000, --decode full"] == round(54_706 / 100 / 3600, 3)
+    assert "hours, mix, --decode auto" not in projection
+    assert projection["full decode, end to end as a share of bare"] == 0.8
     assert (
         gpu_check.file_name({"name": "NVIDIA X-1 80GB"}, "2030-01-02")
         == "gpu-nvidia-x-1-80gb-2030-01-02.json"
