@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Protocol
 
@@ -132,6 +132,9 @@ class Wish:
 
 Opener = Callable[[Wish], Engines]
 
+DALI_THREADS = 16
+"""More slow full-size decoding down: on an H100 8 to 16 do most."""
+
 
 def opener(name: str) -> Opener:
     """The function `module:function`."""
@@ -152,7 +155,7 @@ def open_engines(wish: Wish) -> Engines:
 
     memory = CudaMemory()
     chosen = sizes(wish.pixels, memory.free_bytes(), wish.cores, batch=wish.batch, threads=wish.threads)
-    dali = DaliEngine(chosen, memory.adopt, device="mixed", device_id=0)
+    dali = DaliEngine(replace(chosen, threads=min(chosen.threads, DALI_THREADS)), memory.adopt, device="mixed", device_id=0)
     codec = CodecEngine(memory.adopt, device_id=0)
     levels = LevelEngine(memory, chosen.threads)
 

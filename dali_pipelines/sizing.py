@@ -18,7 +18,7 @@ IMAGE_BYTES_PER_PIXEL = 8
 """Of an image of the batch: as decoded, with its range undone, clamped, and one copy to spare."""
 MEMORY_SHARE = 0.6
 """Of the free memory; the rest is for kernels, pools and fragmentation."""
-MAX_BATCH, MAX_THREADS, PREFETCH = 64, 16, 2
+MAX_BATCH, MAX_THREADS, PREFETCH = 64, 32, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def sizes(
     """
     budget = int(free_bytes * MEMORY_SHARE)
     state, image = pixels * STATE_BYTES_PER_PIXEL, pixels * IMAGE_BYTES_PER_PIXEL
-    threads = threads or max(1, min(cores, MAX_THREADS, budget // 2 // state))
+    threads = threads or max(1, min(2 * cores, MAX_THREADS, budget // 2 // state))
     left = max(0, budget - threads * state)
     if not batch:
         batch = max(1, min(MAX_BATCH, left // (prefetch * image)))
