@@ -24,6 +24,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 import numpy as np
 
 from dali_pipelines.decoder import DaliDecoder
+from dali_pipelines.engines import Rendered
 from preprocess import pipeline
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder, Request
@@ -179,17 +180,24 @@ class Batches(Generic[T]):
 
     # the host
 
-    def _collect(self, drawn: Sequence[_Item[T]], rendering: Callable[[], list[Prepared | None]]) -> None:
-        """Wait for a batch's pictures, and hand them out."""
+    def _collect(self, drawn: Sequence[_Item[T]], rendering: Rendered) -> None:
+        """Wait for a batch's pictures, and share out what is left to do with them."""
         try:
-            for item, picture in zip(drawn, rendering(), strict=True):
-                if picture is not None:
-                    self._step(item, partial(_send, item, picture))
-                if item.trace.prepared is None:
-                    self._host.submit(self._on_cpu, item)
-                else:
-                    _fetch(item.trace, self._decoder.engines.memory.to_host)
-                    self._host.submit(self._hand_out, item)
+            for item, hashed in zip(drawn, rendering(), strict=True):
+                self._host.submit(self._complete, item, hashed)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
+            self._give_up(error)
+
+    def _complete(self, item: _Item[T], hashed: Callable[[], Prepared] | None) -> None:
+        """Hash a picture and hand it out; without one, or where its stages have not ended, ask the CPU."""
+        try:
+            if hashed is not None:
+                self._step(item, lambda: _send(item, hashed()))
+            if item.trace.prepared is None:
+                self._on_cpu(item)
+            else:
+                _fetch(item.trace, self._decoder.engines.memory.to_host)
+                self._hand_out(item)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
             self._give_up(error)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dali_pipelines.engines import Stored
+from dali_pipelines.engines import Rendered, Stored
 from dali_pipelines.levels import CudaStream
 from dali_pipelines.values import Array
 from preprocess import render_batch
@@ -100,7 +100,7 @@ class CudaMemory:
             for pixels, row in zip(made.pixels, facts, strict=True)
         ]
 
-    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         """See engines.Memory."""
         plans = [_plan(draw, config) for draw in draws]
         drawn = [plan for plan in plans if plan is not None]
@@ -108,9 +108,9 @@ class CudaMemory:
             return lambda: [None] * len(plans)
         rendering = render_batch.render_batch(drawn, config)
 
-        def wait() -> list[Prepared | None]:
-            prepared = iter(rendering.prepared())
-            return [None if plan is None else next(prepared) for plan in plans]
+        def wait() -> list[Callable[[], Prepared] | None]:
+            arrived = iter(rendering.arrived())
+            return [None if plan is None else next(arrived) for plan in plans]
 
         return wait
 

@@ -67,6 +67,9 @@ class Stored:
     high: int
 
 
+Rendered = Callable[[], Sequence[Callable[[], Prepared] | None]]
+
+
 class Memory(Protocol):
     """The memory that the engines decode to, and the kernels that work there."""
 
@@ -79,10 +82,11 @@ class Memory(Protocol):
         """
         ...
 
-    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         """As `render.render` for a batch; None for what is the CPU's to refuse.
 
-        What is returned waits for the device and gives pictures on the host; another thread may call it.
+        What is returned waits for the device, once; what that gives hashes a picture each. Any thread may
+        call either.
         """
         ...
 
@@ -155,7 +159,8 @@ def open_engines(wish: Wish) -> Engines:
 
     memory = CudaMemory()
     chosen = sizes(wish.pixels, memory.free_bytes(), wish.cores, batch=wish.batch, threads=wish.threads)
-    dali = DaliEngine(replace(chosen, threads=min(chosen.threads, DALI_THREADS)), memory.adopt, device="mixed", device_id=0)
+    fewer = replace(chosen, threads=min(chosen.threads, DALI_THREADS))
+    dali = DaliEngine(fewer, memory.adopt, device="mixed", device_id=0)
     codec = CodecEngine(memory.adopt, device_id=0)
     levels = LevelEngine(memory, chosen.threads)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 
 import imagecodecs
 import numpy as np
@@ -61,7 +61,7 @@ class Case:
     level: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Proof:
     """What was found right, and in which range."""
 
@@ -71,7 +71,11 @@ class Proof:
     def range_of(self, engine: Engine, job: Encoded) -> Range | None:
         """The range of the engine's values for a job; None: not proven, so not to be used."""
         case = Case(engine.name, job.compression, job.precision, job.level)
-        return dict(self.proven).get(case)
+        return self._ranges.get(case)
+
+    @cached_property
+    def _ranges(self) -> dict[Case, Range]:
+        return dict(self.proven)
 
 
 def vector(precision: int) -> Pixels:

@@ -3,8 +3,8 @@
 In:  the largest image's size, the device's free memory, the host's cores; what options fix.
 Out: Sizes. A pure function, so that the same run on the same machine works in the same batches.
 
-Throughput comes from images in flight: each of DALI's threads has an nvJPEG2000 state and a CUDA stream of
-its own, and parses packets on the host meanwhile.
+Throughput comes from images in flight, each with an nvJPEG2000 state and a CUDA stream of its own: on an H100
+one alone takes 20 ms at any level, and 32 at once are decoded to level 2 at 900 a second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 STATE_BYTES_PER_PIXEL = 16
 """Of a decoder state: coefficients as 32-bit integers before and after each transform, and code-block data.
-Supposed, until `make gpu-check` measures the peak."""
+At most 13.2 were measured on an H100 (nvJPEG2000, level 0); DALI takes 4 to 9."""
 IMAGE_BYTES_PER_PIXEL = 8
 """Of an image of the batch: as decoded, with its range undone, clamped, and one copy to spare."""
 MEMORY_SHARE = 0.6
@@ -43,7 +43,8 @@ def sizes(
         free_bytes: of the device.
         cores: of the host, for this device.
         batch: `--gpu-batch`; 0: as many images as fit, at most MAX_BATCH.
-        threads: `--gpu-threads`; 0: one for each core, at most MAX_THREADS and as fit in half of the memory.
+        threads: `--gpu-threads`; 0: two for each core (they wait for the device asleep), at most MAX_THREADS
+            and as fit in half of the memory.
         prefetch: batches at once; less where two do not fit.
 
     Returns:

@@ -1,8 +1,8 @@
 """Crop, orient, resample, look up, on a GPU, a batch at a time: what render.py does, with the same bytes.
 
 In:  Mammograms whose pixels lie on the device, their Findings; one result config.
-Out: Prepared values on the host. The host waits once a batch, in `Rendering.prepared`, which another thread
-     may call while the next batch is queued.
+Out: Prepared values on the host. The host waits once a batch, in `Rendering.arrived`, which another thread
+     may call while the next batch is queued; and hashes image by image, on as many threads as there are.
 
 `plan` is the host's share for one image and the place where one may be rejected. It waits for the device only
 where a window by range needs the image's histogram, or bright padding is to be replaced.
@@ -10,8 +10,12 @@ where a window by range needs the image's histogram, or bright padding is to be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
 
 from preprocess import background
 from preprocess.config import ResultConfig
@@ -43,22 +47,29 @@ class Rendering:
     bits: int
     fetched: Fetched = field(repr=False)
 
-    def prepared(self) -> list[Prepared]:
-        """Wait for the batch and hash it; Mammograms come back with their pixels in host memory."""
+    def arrived(self) -> list[Callable[[], Prepared]]:
+        """Wait for the batch. Each of what it gives hashes one image, which takes longer than drawing it."""
         pictures, *decoded = self.fetched.wait()
         return [
-            Prepared(
-                mammogram=replace(plan.mammogram, pixels=pixels),
-                geometry=plan.geometry,
-                voi=plan.voi,
-                pixels=picture,
-                bits=self.bits,
-                decoded_sha256=decoded_sha256(pixels),
-                pixels_sha256=decoded_sha256(picture),
-                background_blanked=plan.drawing.kept is not None,
-            )
+            partial(self._prepared, plan, picture, pixels)
             for plan, picture, pixels in zip(self.plans, pictures, decoded, strict=True)
         ]
+
+    def prepared(self) -> list[Prepared]:
+        """Wait for the batch and hash it; Mammograms come back with their pixels in host memory."""
+        return [hashed() for hashed in self.arrived()]
+
+    def _prepared(self, plan: Plan, picture: npt.NDArray[Any], pixels: npt.NDArray[Any]) -> Prepared:
+        return Prepared(
+            mammogram=replace(plan.mammogram, pixels=pixels),
+            geometry=plan.geometry,
+            voi=plan.voi,
+            pixels=picture,
+            bits=self.bits,
+            decoded_sha256=decoded_sha256(pixels),
+            pixels_sha256=decoded_sha256(picture),
+            background_blanked=plan.drawing.kept is not None,
+        )
 
 
 def plan(mammogram: Mammogram, findings: Findings, config: ResultConfig) -> Plan:

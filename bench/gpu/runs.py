@@ -28,7 +28,7 @@ from preprocess.progress import Silent
 
 DECODES = ("auto", "full")
 JPEG_2000, MIX = "JPEG 2000", "mix"
-_SETS = ((JPEG_2000, ("auto", "full", "2"), 1536), (MIX, ("auto",), 768))
+_SETS = ((JPEG_2000, ("auto", "full", "2"), 768), (MIX, ("auto",), 512))
 """Names, what is decoded, and how many files: several shards of them."""
 _SHARD_IMAGES = 256
 """At the end of a shard a GPU waits for the last pictures to be written; larger shards hide that better."""

@@ -7,7 +7,14 @@
 // weights are non-negative and sum to 2^14, so the largest is 65535·2^14 + 8192 = 1,073,733,632.
 
 enum { WEIGHT_BITS = 14, HALF = 1 << (WEIGHT_BITS - 1), SIDE = 32, THREAD_ROWS = 8, EACH = SIDE / THREAD_ROWS };
-enum { CHUNK = 64, CHUNK_EACH = CHUNK / THREAD_ROWS, BLOCKS = 4 };  // blocks of a multiprocessor
+enum { CHUNK = 64, CHUNK_EACH = CHUNK / THREAD_ROWS };
+
+// Blocks of a multiprocessor: the most whose registers it has. Loads of one hide behind the work of others.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1200)
+enum { BLOCKS = 3 };
+#else
+enum { BLOCKS = 4 };
+#endif
 
 // Weights of one axis. taps lie tap by tap: that of output o is taps[o + tap · outputs].
 struct Axis {

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dali_pipelines import proof
-from dali_pipelines.engines import Encoded, Engines, Stored, Wish
+from dali_pipelines.engines import Encoded, Engines, Rendered, Stored, Wish
 from dali_pipelines.routes import MAX_PRECISION, MIN_PRECISION
 from dali_pipelines.sizing import sizes
 from dali_pipelines.values import Array, redo_range, undo_range
@@ -90,14 +90,15 @@ class NumpyMemory:
             made.append(Stored(pixels, outside, int(pixels.min()), int(pixels.max())))
         return made
 
-    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Callable[[], list[Prepared | None]]:
+    def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         return lambda: [self._drawn(draw, config) for draw in draws]
 
-    def _drawn(self, draw: Draw, config: ResultConfig) -> Prepared | None:
+    def _drawn(self, draw: Draw, config: ResultConfig) -> Callable[[], Prepared] | None:
         try:
-            return render.render(draw.mammogram, draw.findings, config)
+            prepared = render.render(draw.mammogram, draw.findings, config)
         except RejectedInput:
             return None
+        return lambda: prepared
 
     def lane(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()

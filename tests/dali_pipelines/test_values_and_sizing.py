@@ -41,7 +41,7 @@ def test_sizes_fit_the_memory_or_are_the_least(
     chosen = sizes(pixels, free, cores, batch=batch, threads=threads)
     assert min(chosen.batch, chosen.threads, chosen.prefetch) >= 1
     assert chosen.batch == batch or (not batch and chosen.batch <= MAX_BATCH)
-    assert chosen.threads == threads or (not threads and chosen.threads <= min(MAX_THREADS, cores))
+    assert chosen.threads == threads or (not threads and chosen.threads <= min(MAX_THREADS, 2 * cores))
     needed = pixels * (
         chosen.threads * STATE_BYTES_PER_PIXEL + chosen.prefetch * chosen.batch * IMAGE_BYTES_PER_PIXEL
     )
@@ -51,7 +51,7 @@ def test_sizes_fit_the_memory_or_are_the_least(
 
 def test_a_large_gpu_has_many_images_in_flight_and_a_small_one_few() -> None:
     large, small = (sizes(27_000_000, gib << 30, 16) for gib in (80, 8))
-    assert (large.threads, large.prefetch) == (16, 2)
+    assert (large.threads, large.prefetch) == (32, 2)
     assert large.batch >= 32
     assert large.batch % large.threads == 0
     assert small.batch < large.batch

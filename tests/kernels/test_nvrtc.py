@@ -31,7 +31,7 @@ def test_a_source_compiles_to_a_cubin_without_spills(
 
 def kernels_in(source: str) -> set[str]:
     return set(
-        re.findall(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", launches.source_text(source))
+        re.findall(r"__global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(", launches.source_text(source))
     )
 
 
