@@ -10,8 +10,10 @@ enum { WEIGHT_BITS = 14, HALF = 1 << (WEIGHT_BITS - 1), SIDE = 32, THREAD_ROWS =
 enum { CHUNK = 64, CHUNK_EACH = CHUNK / THREAD_ROWS };
 
 // Blocks of a multiprocessor: the most whose registers it has. Loads of one hide behind the work of others.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1200)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 enum { BLOCKS = 3 };
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+enum { BLOCKS = 2 };
 #else
 enum { BLOCKS = 4 };
 #endif
