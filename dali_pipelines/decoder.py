@@ -20,7 +20,7 @@ from dali_pipelines.engines import Encoded, Engine, Engines, Stored
 from dali_pipelines.proof import Proof, Range, prove
 from dali_pipelines.routes import Where, Why, route
 from dali_pipelines.values import Array
-from preprocess.codestream import deepest_level, level_size, repair
+from preprocess.codestream import check_packets, deepest_level, level_size, repair
 from preprocess.decode import CpuDecoder, Request
 from preprocess.errors import RejectedInput
 from preprocess.records import Instance, Mammogram
@@ -112,6 +112,8 @@ class DaliDecoder:
             return None
         try:
             codestream = repair(instance.payload, facts)
+            if level == 0:
+                check_packets(codestream, facts)
         except RejectedInput as reject:
             return reject
         size = level_size(facts.rows, facts.columns, level)

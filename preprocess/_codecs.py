@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from preprocess import jpeg_lossless, openjpeg
 from preprocess._canary import with_canary
-from preprocess.codestream import compression_of, repair
+from preprocess.codestream import check_packets, compression_of, repair
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression, ImageHeader
 from preprocess.stored import Samples, stored_dtype
@@ -49,6 +49,8 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
         raise RejectedInput("codestream_invalid", "the compressed frame was not read")
     codestream = repair(payload, facts)
     if compression in (Compression.JPEG_2000, Compression.HTJ2K):
+        if level == 0:
+            check_packets(codestream, facts)
         whole = facts.lossless and image.transfer_syntax_uid in _LOSSLESS_WAVELETS
         values = openjpeg.decode(codestream, level, lossless=whole)
         return Samples(values, facts.precision, facts.signed, "openjpeg")

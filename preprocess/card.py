@@ -57,8 +57,9 @@ def card_markdown(dataset: Dataset) -> str:
     )
     environment.filters["cell"] = _cell
     table, config = dataset.table, dataset.config
-    prepared = sections.of_status(table, Status.PREPARED)
     columns = dataset.manifest.label_columns()
+    shown = ("patient_id", "roi", "burned_in_annotation", "background_blanked")
+    prepared = sections.of_status(table, Status.PREPARED, *shown, *(column.name for column in columns))
     return environment.get_template("dataset_card.md.j2").render(
         name=plain_name(dataset.out),
         front_matter=_front_matter(dataset, len(prepared)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from preprocess._j2k import EOC_BYTES, read_j2k
 from preprocess._jpeg import read_jpeg
+from preprocess._markers import impossible
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression, ImageHeader
 
@@ -108,6 +109,20 @@ def repair(payload: bytes, facts: CodestreamFacts) -> bytes:
         return payload
     codestream = payload[facts.codestream_start : end]
     return codestream if facts.has_eoc else codestream + EOC_BYTES
+
+
+def check_packets(codestream: bytes, facts: CodestreamFacts) -> None:
+    """Refuse a repaired JPEG 2000 or HTJ2K stream that holds what no packet can hold.
+
+    Meant for level 0, where every packet is decoded. The others are read in part, and what they leave out
+    says nothing about their pixels.
+
+    Raises:
+        RejectedInput: decode_failed.
+    """
+    found = impossible(codestream) if facts.compression in _WAVELETS else None
+    if found is not None:
+        raise RejectedInput("decode_failed", f"no packet can hold the bytes at {found} of the codestream")
 
 
 def ends(payload: bytes) -> bool:

@@ -153,7 +153,8 @@ def contact_sheet(dataset: Dataset, originals: Mapping[str, Thumbnail]) -> tuple
     Only inputs with a row are shown, so a thumbnail under an unhashed name never gets in; under
     --identifiers hash, neither does a picture that is declared to carry burned-in annotation.
     """
-    prepared = sections.of_status(dataset.table, Status.PREPARED).sort_values("source")
+    prepared = sections.of_status(dataset.table, Status.PREPARED, "source", "burned_in_annotation")
+    prepared = prepared.sort_values("source")
     positive = dataset.manifest.positive_label
     if dataset.config.identifiers is Identifiers.HASH:
         prepared = prepared[(prepared["burned_in_annotation"] != "YES").fillna(True)]
@@ -161,7 +162,7 @@ def contact_sheet(dataset: Dataset, originals: Mapping[str, Thumbnail]) -> tuple
     others = prepared[~prepared["source"].isin(originals.keys())]
     missing = max(0, CONTACT_SHEET_IMAGES - len(with_original))
     spread = others.iloc[:: max(1, len(others) // max(1, missing))].head(missing)
-    chosen = pd.concat([with_original.head(CONTACT_SHEET_IMAGES), spread])
+    chosen = dataset.table.loc[[*with_original.head(CONTACT_SHEET_IMAGES).index, *spread.index]]
     pictures = prepared_pictures(dataset, chosen)
     return tuple(
         _card(row, positive, originals.get(str(row["source"])), pictures.get(str(row["source"]), b""))

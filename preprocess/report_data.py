@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import BinaryIO, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from preprocess.config import ResultConfig
@@ -30,17 +33,29 @@ NOT_SHOWN = frozenset(
         "decoded_sha256",
         "pixels_sha256",
         "duplicate_of",
+        "pixel_spacing_column_mm",
+        "codestream_precision",
+        "codestream_levels",
+        "file_bytes",
+        "box_row",
+        "box_column",
+        "content_row",
+        "content_column",
+        "modality",
     }
 )
 """Columns that neither report nor card look at: half of a large table."""
 
 _NULLABLE = {
     pa.string(): pd.StringDtype("pyarrow"),
+    pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
     pa.float64(): pd.Float64Dtype(),
     pa.bool_(): pd.BooleanDtype(),
 }
 """Strings stay Arrow's: as Python objects a million rows would take gigabytes."""
+
+_INT32 = np.iinfo(np.int32)
 
 JsonObject = dict[str, object]
 
@@ -110,13 +125,33 @@ def read_dataset(out: Place) -> Dataset:
     shown = [name for name in manifest.columns if name not in NOT_SHOWN]
     try:
         with open_bytes(out / INSTANCES) as stream:
-            columns = pq.read_table(
-                stream, columns=[*shown, *(label.name for label in manifest.labels)], use_threads=False
-            )
-        table = columns.to_pandas(types_mapper=_NULLABLE.get, self_destruct=True, split_blocks=True)
-    except (OSError, ValueError) as error:
+            table = _read_columns(stream, [*shown, *(label.name for label in manifest.labels)])
+    except (OSError, ValueError, KeyError) as error:
         raise DatasetDamaged(f"{INSTANCES} cannot be read ({type(error).__name__})") from None
     return Dataset(out, table, manifest)
+
+
+def _read_columns(stream: BinaryIO, names: Sequence[str]) -> pd.DataFrame:
+    """One column after the other: the file's pages and Arrow's copy of one only are in memory besides."""
+    columns = {}
+    with pq.ParquetFile(stream) as file:
+        for name in names:
+            column = _narrow(file.read(columns=[name], use_threads=False))
+            columns[name] = column.to_pandas(types_mapper=_NULLABLE.get, self_destruct=True)[name]
+            del column
+            pa.default_memory_pool().release_unused()
+    return pd.DataFrame(columns, copy=False)
+
+
+def _narrow(column: pa.Table) -> pa.Table:
+    """A column of integers in half the bytes, where they fit."""
+    if column.schema.types != [pa.int64()]:
+        return column
+    ends = pc.min_max(column.column(0)).as_py()
+    low, high = (value or 0 for value in (ends["min"], ends["max"]))
+    if low < _INT32.min or high > _INT32.max:
+        return column
+    return column.cast(pa.schema([(column.schema.names[0], pa.int32())]))
 
 
 def read_run(out: Place) -> RunFacts | None:

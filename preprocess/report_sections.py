@@ -25,6 +25,15 @@ _KINDS = 8
 _MACHINES = 40
 _LEAKS = 20
 _RAW = "FOR PROCESSING"
+_DISTRIBUTED = (
+    "decode_level", "decoder", "voi_source", "voi_lut_function", "window_center", "window_width", "roi",
+    "laterality", "view", "box_rows", "content_rows",
+)  # fmt: skip
+_REMARKED = (
+    "roi", "above_bits_stored", "burned_in_annotation", "background_blanked", "presentation_intent_type",
+    "flipped", "pixel_spacing_row_mm",
+)  # fmt: skip
+"""Columns of prepared images that these sections look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +69,9 @@ class RejectLine:
     examples: tuple[tuple[str, str], ...]
 
 
-def of_status(table: pd.DataFrame, status: Status) -> pd.DataFrame:
-    """The rows with one outcome."""
-    return table[table["status"] == status.value]
+def of_status(table: pd.DataFrame, status: Status, *columns: str) -> pd.DataFrame:
+    """The rows with one outcome: a copy, so ask for no more columns than are needed."""
+    return table.loc[table["status"] == status.value, list(columns)]
 
 
 def label_names(table: pd.DataFrame) -> tuple[str, ...]:
@@ -80,7 +89,7 @@ def binary_labels(table: pd.DataFrame) -> tuple[str, ...]:
 
 def rejects(table: pd.DataFrame) -> tuple[RejectLine, ...]:
     """Reject codes by frequency, most frequent first."""
-    rejected = of_status(table, Status.REJECTED)
+    rejected = of_status(table, Status.REJECTED, "source", "reject_code", "reject_stage", "reject_message")
     lines = [_reject_line(str(code), rows) for code, rows in rejected.groupby("reject_code", sort=True)]
     return tuple(sorted(lines, key=lambda line: (-line.count, line.code)))
 
@@ -104,7 +113,7 @@ def _reject_line(code: str, rows: pd.DataFrame) -> RejectLine:
 
 def distributions(table: pd.DataFrame) -> tuple[Chart, ...]:
     """What came in and what was done with it, as small charts; those without data are left out."""
-    prepared = of_status(table, Status.PREPARED)
+    prepared = of_status(table, Status.PREPARED, *_DISTRIBUTED)
     found = [
         _sizes(table),
         _kinds(
@@ -197,7 +206,7 @@ def folds(table: pd.DataFrame, label: str | None = None) -> TableView | None:
 
     `label` is the one that folds are stratified by: it comes first, and its patients are counted too.
     """
-    prepared = of_status(table, Status.PREPARED)
+    prepared = of_status(table, Status.PREPARED, "fold", "patient_id", *label_names(table))
     if prepared["fold"].dropna().empty:
         return None
     labels = binary_labels(prepared)
@@ -243,7 +252,8 @@ def machines(table: pd.DataFrame, label: str | None = None) -> TableView | None:
     if not keys:
         return None
     labels = [label] if label else []
-    groups = table.fillna({key: "–" for key in keys}).groupby(keys, sort=True)
+    seen = table[[*keys, "status", "rows", "columns", "transfer_syntax_uid", *labels]]
+    groups = seen.fillna({key: "–" for key in keys}).groupby(keys, sort=True)
     rows = sorted((_machine_row(key, rows, labels) for key, rows in groups), key=lambda row: -row[0])
     headers = (
         *(
@@ -306,7 +316,7 @@ def leakage(groups: Sequence[LeakageGroup]) -> tuple[LeakageLine, ...]:
 
 def remarks(table: pd.DataFrame) -> tuple[tuple[int, str], ...]:
     """What is worth a look although nothing failed: how many prepared images, and what of them."""
-    prepared = of_status(table, Status.PREPARED)
+    prepared = of_status(table, Status.PREPARED, *_REMARKED)
     counted = (
         (prepared["roi"] == "whole_frame", "kept whole: no plausible breast was found in the frame"),
         (prepared["above_bits_stored"].fillna(0) > 0, "had pixels above Bits Stored, which were clamped"),

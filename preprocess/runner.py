@@ -10,12 +10,12 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from preprocess import output
 from preprocess.atomic import aborting_on_io_error
@@ -86,7 +86,8 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     )
     if execution.dry_run:
         with workers() as executor:
-            return _summary(request, make_plan(request, executor, reporter), [], 0, time.monotonic())
+            plan = make_plan(request, executor, reporter)
+            return _summary(request, plan, _Planned.of(plan), [], 0, time.monotonic())
     # The lock goes last: no worker of this run writes once another may hold it.
     with output.opened(request.out, result, overwrite=execution.overwrite) as lock, workers() as executor:
         return _run(request, executor, lock, reporter)
@@ -99,6 +100,18 @@ class Spent(NamedTuple):
     """Seconds."""
     bytes_read: int
     """Of inputs, while preparing; planning reads headers besides."""
+
+
+class _Planned(NamedTuple):
+    """How much was planned: what the end of a run still needs of its shards' plans."""
+
+    names: tuple[str, ...]
+    """Of shards."""
+    images: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        return cls(tuple(shard.name for shard in plan.shards), sum(len(each.sources) for each in plan.shards))
 
 
 def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
@@ -122,7 +135,10 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
         bytes_read += outcome.bytes_read
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
         reporter.step(len(outcome.result.rows), bad)
-    results = done.in_order(shard.name for shard in plan.shards).values()
+    planned, reused = _Planned.of(plan), len(plan.shards) - len(todo)
+    plan = replace(plan, shards=())  # of a million images, half a gigabyte that the report needs
+    del todo, tasks
+    results = done.in_order(planned.names).values()
     lock.check()
     require_files(request.out, results)
     manifest = finish(
@@ -136,7 +152,7 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     )
     if note := leakage_summary(manifest.possible_leakage):
         reporter.note(note)
-    summary = _summary(request, plan, results, len(plan.shards) - len(todo), begin)
+    summary = _summary(request, plan, planned, results, reused, begin)
     if executor.record.lost:
         reporter.note(executor.record.as_text())
     if (left := executor.record.devices["cpu"]) and executor.record.devices.total():
@@ -218,7 +234,12 @@ def _other_rows(plan: Plan) -> Iterator[InstanceRow]:
 
 
 def _summary(
-    request: RunRequest, plan: Plan, results: Iterable[ShardResult], reused: int, begin: float
+    request: RunRequest,
+    plan: Plan,
+    planned: _Planned,
+    results: Iterable[ShardResult],
+    reused: int,
+    begin: float,
 ) -> RunSummary:
     codes: Counter[str] = Counter()
     prepared = 0
@@ -228,8 +249,7 @@ def _summary(
     codes.update(reject.code for reject in plan.rejects)
     rejected, duplicate = sum(codes.values()), len(plan.duplicates)
     counted = sum(count for code, count in codes.items() if code not in UNCOUNTED_CODES)
-    planned = sum(len(shard.sources) for shard in plan.shards)
-    found = planned + len(plan.rejects) + duplicate
+    found = planned.images + len(plan.rejects) + duplicate
     allowed = request.config.execution.rejects_allowed(found - (rejected - counted))
     return RunSummary(
         out=request.out,
@@ -239,7 +259,7 @@ def _summary(
         rejected=rejected,
         duplicate=duplicate,
         rejected_by_code=tuple(sorted(codes.items())),
-        shards=len(plan.shards),
+        shards=len(planned.names),
         shards_reused=reused,
         seconds=time.monotonic() - begin,
         exit_code=3 if counted > allowed else 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import struct
 from pathlib import Path
 from random import Random
 
@@ -11,13 +12,14 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from preprocess import openjpeg
+from preprocess import _markers, openjpeg
 from preprocess.codestream import read_facts
 from preprocess.decode import CpuDecoder
 from preprocess.errors import RejectedInput
 from preprocess.records import Compression, Instance
 from tests.fuzz.seeds import breast
 from tests.instances import header, instance, smooth
+from tests.streams import segment, siz
 
 
 def code_of(one: Instance) -> str | None:
@@ -123,3 +125,35 @@ def test_an_encoder_that_leaves_bytes_behind_everywhere_is_not_damage(real_data:
         expected = {row["name"]: row["px_sha256"] for row in csv.DictReader(file)}[name]
     pixels = openjpeg.decode((real_data / name).read_bytes(), lossless=True)
     assert hashlib.sha256(pixels.astype("<u2").tobytes()).hexdigest() == expected
+
+
+@pytest.mark.parametrize("kind", ["jpeg_2000", "htj2k"])
+def test_a_byte_pair_that_no_packet_can_hold_is_damage(kind: str) -> None:
+    pixels = breast((160, 120), 12)
+    stream = j2k(pixels) if kind == "jpeg_2000" else bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
+    about = header(pixels.shape, kind, bits_stored=12)
+    body = stream.index(b"\xff\x93") + 2
+    assert code_of(instance(stream, about)) is None
+    for second in (0x90, 0x91, 0x92, 0xC5, 0xFF):
+        mutant = bytearray(stream)
+        mutant[body + 40 : body + 42] = bytes((0xFF, second))
+        if mutant[body + 39] != 0xFF:
+            assert _markers.impossible(bytes(mutant)) == body + 40
+        assert code_of(instance(bytes(mutant), about)) == "decode_failed"
+
+
+def marked(style: int, packets: bytes) -> bytes:
+    """Headers with a Scod, and anything for packets."""
+    tile = segment(0xFF90, struct.pack(">HIBB", 0, 14 + len(packets), 0, 1)) + b"\xff\x93" + packets
+    cod = struct.pack(">BBHBBBBBB", style, 0, 1, 0, 0, 4, 4, 0, 1)
+    return b"\xff\x4f" + siz() + segment(0xFF52, cod) + tile + b"\xff\xd9"
+
+
+def test_markers_are_allowed_where_the_coding_style_declares_them() -> None:
+    sop, eph, odd_number = b"\xff\x91\x00\x04\x00\x01", b"\xff\x92", b"\xff\x91\x00\x04\xff\xa0"
+    assert _markers.impossible(marked(0, b"\x80\xff\x8f\x01")) is None
+    for style, packets in ((2, sop), (4, eph), (6, sop + b"\x80" + eph + odd_number)):
+        assert _markers.impossible(marked(style, packets)) is None
+        assert _markers.impossible(marked(0, packets)) is not None
+    assert _markers.impossible(marked(2, eph)) is not None
+    assert _markers.impossible(marked(6, sop + b"\xff\x93")) is not None
