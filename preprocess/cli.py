@@ -9,14 +9,13 @@ Heavy modules are imported inside the commands, so that --help answers at once.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from preprocess import __version__
+from preprocess import __version__, interrupts
 from preprocess.config import LogFormat
 from preprocess.config_options import Where
 from preprocess.errors import RunAborted, UsageError
@@ -59,9 +58,7 @@ def run(
     as_json = config.execution.log_format is LogFormat.JSON
     if not inputs:
         raise UsageError("give at least one INPUT (or set BCD_PREP_INPUT)")
-    for number in INTERRUPTS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
-            signal.signal(number, _interrupt)
+    interrupts.handle(INTERRUPTS)
     from preprocess.planning import RunRequest
     from preprocess.progress import reporter
     from preprocess.runner import run as run_dataset
@@ -72,10 +69,6 @@ def run(
     with contextlib.suppress(BrokenPipeError):  # whoever read it has seen enough; the run is done
         _tell_json(summary) if as_json else _tell(summary, dry_run=config.execution.dry_run)
     ctx.exit(summary.exit_code)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _tell_json(summary: RunSummary) -> None:

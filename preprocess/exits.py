@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from preprocess import interrupts
 from preprocess.atomic import describe
 from preprocess.errors import BcdError, RunAborted, UsageError
 
@@ -38,16 +39,24 @@ class DefaultGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            for number in INTERRUPTS:  # a second Ctrl-C must not turn this exit into another
-                signal.signal(number, signal.SIG_IGN)
-            say("interrupted; run the same command again to finish")
-            ctx.exit(EXIT_INTERRUPTED)
+            _end_interrupted(ctx)
         except UsageError as error:
             _fail(ctx, error, EXIT_USAGE)
         except BcdError as error:
             _fail(ctx, error, EXIT_ABORTED)
         except OSError as error:  # its own text quotes a path, which may name a patient
             _fail(ctx, RunAborted(describe(error)), EXIT_ABORTED)
+        except Exception as error:
+            if not interrupts.asked() or isinstance(error, click.ClickException | click.exceptions.Exit):
+                raise
+            _end_interrupted(ctx)
+
+
+def _end_interrupted(ctx: click.Context) -> NoReturn:
+    for number in INTERRUPTS:  # a second Ctrl-C must not turn this exit into another
+        signal.signal(number, signal.SIG_IGN)
+    say("interrupted; run the same command again to finish")
+    ctx.exit(EXIT_INTERRUPTED)
 
 
 def _fail(ctx: click.Context, error: BcdError, code: int) -> NoReturn:

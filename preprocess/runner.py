@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import NamedTuple, Self
 
-from preprocess import output
+from preprocess import interrupts, output
 from preprocess.atomic import aborting_on_io_error
 from preprocess.columns import Texts, missing_from
 from preprocess.discover import contains
@@ -133,6 +133,7 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
         done.add(outcome.result)
         seconds.update(dict(outcome.seconds))
         bytes_read += outcome.bytes_read
+        interrupts.check()
         bad = sum(row.status is Status.REJECTED for row in outcome.result.rows)
         reporter.step(len(outcome.result.rows), bad)
     planned, reused = _Planned.of(plan), len(plan.shards) - len(todo)
