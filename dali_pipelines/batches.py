@@ -33,6 +33,7 @@ from preprocess.pipeline import Draw, Stages, Trace, Wanted
 from preprocess.records import Mammogram, Prepared, SourceFile
 
 LANES, _PARSERS, _MASKERS = 2, 4, 8
+_POLL_S = 0.2
 _EMPTY = np.empty((0, 0), np.uint16)
 
 T = TypeVar("T")
@@ -55,7 +56,8 @@ class Batches(Generic[T]):
 
     A context manager. `finish` is called on threads of the host, where there is time for encoding.
 
-    At most `in_flight` images are in memory, from the first byte read to handing out.
+    At most `in_flight` images are in memory, from the first byte read to handing out; where `room` is given,
+    of all that share it. Who shares it begins when the one before has taken all that it has (`when_taken`).
 
     elsewhere: is handed what the CPU prepares, and gives what `finish` would; None: threads of `host` do it.
     """
@@ -69,11 +71,14 @@ class Batches(Generic[T]):
         batch: int,
         finish: Callable[[Trace], T],
         elsewhere: Callable[[SourceFile], Future[T]] | None = None,
+        room: threading.Semaphore | None = None,
     ) -> None:
         self._items = [_Item[T](source) for source in sources]
         self._config, self._decoder, self._host = config, decoder, host
         self._batch, self._finish, self._elsewhere = batch, finish, elsewhere
-        self._room = threading.Semaphore(in_flight(batch))
+        self._taken: Callable[[], None] | None = None
+        self._room = room or threading.Semaphore(in_flight(batch))
+        self._handed_out = 0
         self._taking = threading.Lock()
         self._next = 0
         self._parsing = 0
@@ -90,17 +95,19 @@ class Batches(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        self._room.release(len(self._items) + LANES)  # who waits for room finds that nothing is left to do
         for lane in self._lanes:
             lane.join()
         self._parsers.shutdown()
         self._maskers.shutdown()
+        if left := self._parsing - self._handed_out:
+            self._room.release(left)
 
     def __iter__(self) -> Iterator[T]:
         """Raises what a lane raised: RuntimeError where the device has failed for good."""
         for number, item in enumerate(self._items):
             result = item.done.result()
             self._items[number] = _Item[T](item.source)  # nothing of it stays in memory
+            self._handed_out += 1
             self._room.release()
             yield result
 
@@ -139,13 +146,31 @@ class Batches(Generic[T]):
                     group.append(item)
                 else:
                     self._host.submit(self._on_cpu, item)
+        self._tell()
         return group
+
+    def when_taken(self, told: Callable[[], None]) -> None:
+        """Have `told` called, once, when the lanes have taken all there is and begin to run dry; or now."""
+        self._taken = told
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._taking:
+            if self._next < len(self._items) or self._closed:
+                return
+            told, self._taken = self._taken, None
+        if told is not None:
+            told()
 
     def _look_ahead(self, *, wait: bool) -> None:
         """Have as many sources parsed as there is room for; if wait, at least the next one."""
         while self._parsing < len(self._items):
             needed = wait and self._next == self._parsing
-            if not self._room.acquire(blocking=needed) or self._closed:
+            while not self._room.acquire(timeout=_POLL_S if needed else 0):
+                if not needed or self._closed:
+                    return
+            if self._closed:
+                self._room.release()
                 return
             self._parsed.append(self._parsers.submit(self._parse, self._items[self._parsing]))
             self._parsing += 1

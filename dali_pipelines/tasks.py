@@ -3,6 +3,9 @@
 In:  a shard's plan and the Device of this process.
 Out: the ShardOutcome that the CPU would give: same rows but for the decoder's name, same bytes.
 
+While a shard's last images are hashed and written, the device begins with the shard that it will probably be
+given next, so that it is not idle between shards; if another comes, that work is thrown away.
+
 Engines and decoder are opened once in a process, with its first shard, and kept. The process is disposable: a
 device that fails for good ends it, and the executor decides who does the shard then (executors/devices.py).
 """
@@ -10,15 +13,17 @@ device that fails for good ends it, and the executor decides who does the shard 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 import numpy as np
 
-from dali_pipelines.batches import Batches
+from dali_pipelines.batches import Batches, in_flight
 from dali_pipelines.decoder import DaliDecoder
 from dali_pipelines.engines import Wish, opener
 from dali_pipelines.helpers import Helpers
@@ -39,6 +44,9 @@ _LEAST_PIXELS = 27_000_000
 """… but at least as for RSNA's largest (5355 × 4915)."""
 
 
+Finished = tuple[pipeline.Trace, Packed | Reject]
+
+
 class DeviceUnusable(RuntimeError):
     """The device or its libraries cannot be used, or nothing that they do is right."""
 
@@ -51,6 +59,9 @@ class Station:
     host: ThreadPoolExecutor
     helpers: Helpers
     batch: int
+    begun: Begun
+    room: threading.Semaphore
+    """For images in memory, of two shards together."""
 
 
 def opened(device: Device, pixels: int, *, allow_inexact: bool) -> Station:
@@ -64,7 +75,9 @@ def opened(device: Device, pixels: int, *, allow_inexact: bool) -> Station:
     if not proof.proven:
         raise DeviceUnusable("no engine decodes any of the known pictures right")
     decoder = DaliDecoder(engines, host, allow_inexact=allow_inexact, proof=proof)
-    return Station(decoder, host, Helpers(max(2, device.cores)), engines.sizes.batch)
+    batch = engines.sizes.batch
+    room = threading.Semaphore(in_flight(batch))
+    return Station(decoder, host, Helpers(max(2, device.cores)), batch, Begun(), room)
 
 
 _stations: dict[tuple[Device, bool], Station] = {}
@@ -91,6 +104,12 @@ class DeviceShardTask(ShardTask):
     """A shard that a device may prepare, in batches; without one, the CPU does, image by image."""
 
     device: Device | None = None
+    following: Self | None = None
+    """The shard that the same device will probably be given next."""
+
+    def before(self, following: Self) -> Self:
+        """The same shard; its device may begin with `following` when it runs dry."""
+        return dataclasses.replace(self, following=following)
 
     def on_device(self, device: Device) -> Self:
         """The same shard, to be run in that device's worker process."""
@@ -103,16 +122,12 @@ class DeviceShardTask(ShardTask):
         """
         if self.device is None:
             return super().run(beat)
-        done = {index for index, _ in self.known} | {blame.index for blame in self.blames}
-        sources = [source for index, source in enumerate(self.sources) if index not in done]
-        at = station_for(self.device, sources, self.config)
+        at = station_for(self.device, self.left(), self.config)
         clock = pipeline.Trace()
-        light = dataclasses.replace(self, sources=(), blames=(), known=(), plan=None, label_columns=())
-
-        def on_cpu(source: SourceFile) -> Future[tuple[pipeline.Trace, Packed | Reject]]:
-            return at.helpers.submit(prepared_on_cpu, light, source)
-
-        with Batches(sources, self.config, at.decoder, at.host, at.batch, self.finished, on_cpu) as batches:
+        following = self.following
+        if following is not None:
+            following = dataclasses.replace(following, device=self.device)
+        with at.begun.of(self, at, following) as batches:
             finished = iter(batches)
 
             def work(_: SourceFile) -> Packed | Reject:
@@ -122,7 +137,18 @@ class DeviceShardTask(ShardTask):
 
             return self.written(lambda _: beat(None), work, clock)
 
-    def finished(self, trace: pipeline.Trace) -> tuple[pipeline.Trace, Packed | Reject]:
+    def left(self) -> tuple[SourceFile, ...]:
+        """The sources that nothing is known of yet."""
+        done = {index for index, _ in self.known} | {blame.index for blame in self.blames}
+        return tuple(source for index, source in enumerate(self.sources) if index not in done)
+
+    def light(self) -> Self:
+        """The task without what no single image needs."""
+        return dataclasses.replace(
+            self, sources=(), blames=(), known=(), plan=None, label_columns=(), following=None
+        )
+
+    def finished(self, trace: pipeline.Trace) -> Finished:
         """What is written of an image, encoded; and its seconds, without what nobody needs any more."""
         outcome = self.outcome_of(trace)
         if not isinstance(outcome, Reject):
@@ -133,6 +159,48 @@ class DeviceShardTask(ShardTask):
         return seconds, outcome if isinstance(outcome, Reject) else pack(outcome, self.config)
 
 
-def prepared_on_cpu(task: DeviceShardTask, source: SourceFile) -> tuple[pipeline.Trace, Packed | Reject]:
+class Begun:
+    """The images of one shard, or of two: those of the next are begun when the device runs dry."""
+
+    def __init__(self) -> None:
+        self._ahead: tuple[DeviceShardTask, tuple[SourceFile, ...], Batches[Finished]] | None = None
+
+    @contextmanager
+    def of(
+        self, task: DeviceShardTask, at: Station, following: DeviceShardTask | None
+    ) -> Iterator[Batches[Finished]]:
+        """The batches of a task's images: those begun already, if they are the same."""
+        begun, self._ahead = self._ahead, None
+
+        def begin_following() -> None:
+            if following is not None:
+                ahead = _batches(following, at)
+                self._ahead = following.light(), following.left(), ahead
+                ahead.__enter__()
+
+        if begun is not None and begun[:2] == (task.light(), task.left()):
+            batches = begun[2]
+        else:
+            if begun is not None:
+                begun[2].__exit__()
+            batches = _batches(task, at)
+            batches.__enter__()
+        batches.when_taken(begin_following)
+        try:
+            yield batches
+        finally:
+            batches.__exit__()
+
+
+def _batches(task: DeviceShardTask, at: Station) -> Batches[Finished]:
+    light = task.light()
+
+    def on_cpu(source: SourceFile) -> Future[Finished]:
+        return at.helpers.submit(prepared_on_cpu, light, source)
+
+    return Batches(task.left(), task.config, at.decoder, at.host, at.batch, light.finished, on_cpu, at.room)
+
+
+def prepared_on_cpu(task: DeviceShardTask, source: SourceFile) -> Finished:
     """All stages of one image without a device: what a helper runs."""
     return task.finished(pipeline.steps(source, task.config, CpuDecoder()))

@@ -90,7 +90,7 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
             return _summary(request, plan, _Planned.of(plan), [], 0, time.monotonic())
     # The lock goes last: no worker of this run writes once another may hold it.
     with output.opened(request.out, result, overwrite=execution.overwrite) as lock, workers() as executor:
-        return _run(request, executor, lock, reporter)
+        return _run(request, executor, lock, reporter, len(executor.devices))
 
 
 class Spent(NamedTuple):
@@ -114,7 +114,7 @@ class _Planned(NamedTuple):
         return cls(tuple(shard.name for shard in plan.shards), sum(len(each.sources) for each in plan.shards))
 
 
-def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter) -> RunSummary:
+def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter, devices: int) -> RunSummary:
     started, begin = datetime.now(UTC), time.monotonic()
     pseudonyms = pseudonyms_of(request.out, request.config.result, request.config.execution.key_file)
     plan = make_plan(request, executor, reporter)
@@ -127,7 +127,7 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     seconds: Counter[str] = Counter()
     bytes_read = 0
     reporter.phase("prepare", sum(len(shard.sources) for shard in todo))
-    tasks = _shard_tasks(request, plan, todo, pseudonyms)
+    tasks = _shard_tasks(request, plan, todo, pseudonyms, devices)
     for outcome in executor.run(tasks):
         lock.check()
         done.add(outcome.result)
@@ -171,14 +171,16 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
 
 
 def _shard_tasks(
-    request: RunRequest, plan: Plan, todo: Sequence[ShardPlan], pseudonyms: Pseudonyms
+    request: RunRequest, plan: Plan, todo: Sequence[ShardPlan], pseudonyms: Pseudonyms, devices: int
 ) -> Iterator[ShardTask]:
+    """One for each shard; with devices, which take them in turn, a hint of who comes after."""
     # More than the sheet shows: some will turn out to be rejects.
     contact = {source.source for source in contact_sources(_Sources(plan.shards), 4 * CONTACT_SHEET_IMAGES)}
     kind = _kind_of_task(gpu=request.config.execution.gpu)
-    for planned in todo:
+
+    def task_of(planned: ShardPlan) -> ShardTask:
         shard = planned.unpacked()
-        yield kind(
+        return kind(
             tuple(shard.sources),
             request.config.result,
             out=request.out,
@@ -187,6 +189,11 @@ def _shard_tasks(
             pseudonyms=pseudonyms,
             contact=frozenset(source.source for source in shard.sources if source.source in contact),
         )
+
+    for index, planned in enumerate(todo):
+        task = task_of(planned)
+        following = todo[index + devices] if devices and index + devices < len(todo) else None
+        yield task if following is None else task.before(task_of(following))
 
 
 def _kind_of_task(*, gpu: bool) -> type[ShardTask]:

@@ -250,6 +250,10 @@ class ShardTask(_ImagesTask):
             contact=self.contact & {source.source},
         )
 
+    def before(self, following: Self) -> Self:
+        """The same shard, with a hint of the one that its worker will probably be given next."""
+        return self
+
     def run(self, beat: Heartbeat) -> ShardOutcome:
         """Write the shard atomically; OSError if the disk does not take it."""
         decoder, clock = CpuDecoder(), pipeline.Trace()

@@ -1,0 +1,119 @@
+"""The next shard is begun while the last images of this one are written: once, and never in vain for long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
+from dali_pipelines.batches import Batches, in_flight
+from dali_pipelines.tasks import DeviceShardTask, Finished, Station, opened
+from preprocess import pipeline
+from preprocess.config import ResultConfig
+from preprocess.decode import CpuDecoder
+from preprocess.records import Reject, SourceFile
+from tests.dali_pipelines.simulated import device
+from tests.instances import smooth
+
+CONFIG = ResultConfig(height=64, width=48)
+BATCH, SHARD = 3, 5
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[DeviceShardTask]:
+    folder = tmp_path_factory.mktemp("sources")
+    sources = []
+    for number in range(3 * SHARD):
+        kind = "explicit" if number % SHARD == 3 else "jpeg-2000"
+        spec = DicomSpec(
+            transfer_syntax_uid=SYNTAXES[kind],
+            bits_stored=12,
+            windows=(("2048", "4096"),),
+            patient_id=f"p{number}",
+            instance=f"i{number}",
+        )
+        path = write_dicom(folder / f"{number:02}.dcm", smooth((150, 120), 12, number), spec)
+        sources.append(SourceFile(path.name, str(path), explicit=True))
+    one = device(batch=BATCH)
+    return [
+        DeviceShardTask(tuple(sources[start : start + SHARD]), CONFIG, out=Path(folder), device=one)
+        for start in range(0, len(sources), SHARD)
+    ]
+
+
+@pytest.fixture
+def station() -> Iterator[Station]:
+    at = opened(device(batch=BATCH), 1_000_000, allow_inexact=False)
+    yield at
+    at.helpers.close()
+    at.host.shutdown()
+
+
+def hashes(results: Batches[Finished]) -> list[str]:
+    found = []
+    for _, outcome in results:
+        assert not isinstance(outcome, Reject)
+        found.append(outcome.prepared.pixels_sha256)
+    return found
+
+
+def by_cpu(task: DeviceShardTask) -> list[str]:
+    prepared = [pipeline.prepare(source, CONFIG, CpuDecoder()) for source in task.sources]
+    return [each.pixels_sha256 for each in prepared if not isinstance(each, Reject)]
+
+
+def ahead_of(station: Station) -> Batches[Finished]:
+    deadline = time.monotonic() + 30
+    while station.begun._ahead is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert station.begun._ahead is not None
+    return station.begun._ahead[2]
+
+
+def free(station: Station) -> int:
+    return station.room._value
+
+
+def test_what_was_begun_is_taken_up_and_gives_the_cpus_pictures(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    first, second, _ = shards
+    with station.begun.of(first, station, second) as batches:
+        assert hashes(batches) == by_cpu(first)
+        ahead = ahead_of(station)
+    with station.begun.of(second, station, None) as batches:
+        assert batches is ahead
+        assert hashes(batches) == by_cpu(second)
+    assert station.begun._ahead is None
+    assert free(station) == in_flight(BATCH)
+
+
+def test_where_another_shard_comes_what_was_begun_is_given_up(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    first, second, third = shards
+    with station.begun.of(first, station, second) as batches:
+        assert hashes(batches) == by_cpu(first)
+        ahead = ahead_of(station)
+    with station.begun.of(third, station, None) as batches:
+        assert batches is not ahead
+        assert hashes(batches) == by_cpu(third)
+    assert not any(lane.is_alive() for lane in ahead._lanes)
+    assert free(station) == in_flight(BATCH)
+
+
+def test_a_shard_of_which_something_is_known_is_not_the_one_that_was_begun(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    first, second, _ = shards
+    blamed = second.blamed(1, "timeout", "took too long")
+    with station.begun.of(first, station, second) as batches:
+        hashes(batches)
+        ahead = ahead_of(station)
+    with station.begun.of(blamed, station, None) as batches:
+        assert batches is not ahead
+        assert len(hashes(batches)) == SHARD - 1
+    assert free(station) == in_flight(BATCH)
