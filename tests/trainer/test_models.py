@@ -25,7 +25,9 @@ from trainer.models.backbones import make_backbone
 from trainer.optimizers import make_optimizer
 from trainer.records import AuxiliaryHead
 
-QUICK = ("resnet_tiny", "convnext_tiny", "efficientnet_b0", "efficientnetv2_b0")
+QUICK = ("resnet_tiny", "convnext_tiny", "efficientnet_b0")
+LARGE = 50_000_000
+"""Parameters; building them takes as long as all others together."""
 NAMES = [
     pytest.param(each.name, marks=() if each.name in QUICK else pytest.mark.slow) for each in architectures()
 ]
@@ -106,7 +108,13 @@ def test_jax_gives_the_same_logits(run: Path) -> None:
     np.testing.assert_allclose(np.load(run / "jax.npy"), np.load(run / "logits.npy"), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", architectures(), ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(each, id=each.name, marks=pytest.mark.slow if each.parameters > LARGE else ())
+        for each in architectures()
+    ],
+)
 def test_the_table_of_parameters_is_right(architecture: models.Architecture) -> None:
     with keras.StatelessScope():
         assert make_backbone(architecture, (32, 32), 1, 0.0).count_params() == architecture.parameters
