@@ -101,9 +101,9 @@ def save(result: Result, path: Path) -> None:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a JSON file is of this kind: other benchmarks keep theirs beside it and name a `schema`."""
+    """Whether a JSON file is of this kind; beside it lie others with a `schema`, and gpu-check's with `checks`."""
     document = json.loads(path.read_bytes())
-    return isinstance(document, dict) and "schema" not in document
+    return isinstance(document, dict) and not document.keys() & {"schema", "checks"}
 
 
 def load(path: Path) -> Result:

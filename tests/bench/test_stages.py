@@ -146,3 +146,11 @@ def test_plots_are_the_same_bytes_and_scaled_to_the_longest() -> None:
     assert 'width="190.0"' in drawing
     assert 'width="380.0"' in drawing
     assert 'width="380.0"' in plots.bars("log", [("a", 1.0), ("b", 1000.0)], logarithmic=True)
+
+
+def test_the_results_that_are_kept_make_a_report(tmp_path: Path) -> None:
+    kept = Path(results.__file__).parent / "results"
+    text, *drawings = results_report.write(kept, tmp_path)
+    assert len(drawings) >= 10
+    assert "scale: 192 images" in text.read_text()
+    assert any(path.name.startswith("gpu-") for path in kept.glob("*.json"))
