@@ -101,7 +101,7 @@ def save(result: Result, path: Path) -> None:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a JSON file is of this kind; beside it lie others with a `schema`, and gpu-check's with `checks`."""
+    """Whether a JSON file is of this kind: others beside it have a `schema`, gpu-check's have `checks`."""
     document = json.loads(path.read_bytes())
     return isinstance(document, dict) and not document.keys() & {"schema", "checks"}
 
