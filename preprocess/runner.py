@@ -6,6 +6,7 @@ Out: the dataset of DESIGN §3 in OUT, and a RunSummary. `run` is the whole prog
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import NamedTuple, Self
 
-from preprocess import interrupts, output
+from preprocess import interrupts, output, report_task
 from preprocess.atomic import aborting_on_io_error
 from preprocess.columns import Texts, missing_from
 from preprocess.discover import contains
@@ -36,13 +37,12 @@ from preprocess.plan import ShardPlan
 from preprocess.planning import Plan, RunRequest, make_plan
 from preprocess.progress import Reporter, Silent
 from preprocess.records import SourceFile, Status
-from preprocess.report import write_report
 from preprocess.results import storable_text
 from preprocess.roi import detector_of
 from preprocess.schema import InstanceRow, duplicate_row, rejected_row
 from preprocess.shards import ShardResult, load_finished
 from preprocess.tasks import ShardTask
-from preprocess.thumbnails import CONTACT_SHEET_IMAGES, contact_sources, load
+from preprocess.thumbnails import CONTACT_SHEET_IMAGES, contact_sources
 
 _PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pyarrow", "pydicom", "scipy")
 
@@ -76,12 +76,13 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     output.refuse_foreign(request.out)
     if result.roi_detector is not None:
         detector_of(result.roi_detector)  # a name that is none is told now, not image by image
+    devices = devices_of(execution)
     workers = partial(
         LocalExecutor,
         execution.worker_count(),
         execution.image_timeout_s,
         execution.worker_memory,
-        devices=devices_of(execution),
+        devices=devices,
         require_device=execution.require_gpu,
     )
     if execution.dry_run:
@@ -90,7 +91,7 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
             return _summary(request, plan, _Planned.of(plan), [], 0, time.monotonic())
     # The lock goes last: no worker of this run writes once another may hold it.
     with output.opened(request.out, result, overwrite=execution.overwrite) as lock, workers() as executor:
-        return _run(request, executor, lock, reporter, len(executor.devices))
+        return _run(request, executor, lock, reporter, len(devices))
 
 
 class Spent(NamedTuple):
@@ -164,10 +165,20 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
         stamps = {result.name: result.stamp for result in results if result.stamp}
         spent = Spent(dict(seconds), bytes_read)
         _write_run_json(request, summary, started, spent, executor.record, stamps)
-        write_report(request.out, thumbnails=load(request.out / output.STATE / output.THUMBNAILS))
+        _write_report(request.out, executor, planned.images)
     except (BcdError, OSError) as error:
         raise RunAborted(f"the dataset is complete, but its report could not be written: {error}") from error
     return summary
+
+
+def _write_report(out: Place, executor: Executor, images: int) -> None:
+    """Where there are many images, a worker makes it; here, where none can, which also says why."""
+    task = report_task.ReportTask(out)
+    if images > report_task.LARGE:
+        with contextlib.suppress(RunAborted):
+            list(executor.run([task]))
+            return
+    task.run(lambda _: None)
 
 
 def _shard_tasks(

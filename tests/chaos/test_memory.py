@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
+from preprocess import report_task, runner
 from preprocess.config import ExecutionConfig, Format, PrepConfig, ResultConfig
 from preprocess.executors.local import LocalExecutor
 from preprocess.planning import RunRequest, make_plan
@@ -141,3 +142,27 @@ def test_neither_worker_nor_driver_grow_with_the_images_done(
     record_property("driver", scales.driver)
     assert growth(scales.worker) < 3_000_000
     assert growth(scales.driver) < 1_000_000
+
+
+@pytest.mark.parametrize("memory_bytes", [4_000_000_000, 1_000])
+def test_the_report_of_very_many_images_is_made_by_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    result = ResultConfig(height=64, width=48)
+    config = PrepConfig(result=result, execution=ExecutionConfig(workers=1))
+    root = mixture(tmp_path / "in", 4)
+    run(RunRequest((str(root),), tmp_path / "out", config=config))
+    report = tmp_path / "out" / "report.html"
+    here, before = report.read_text(), report.stat().st_ino
+
+    written: list[int] = []
+    monkeypatch.setattr(report_task, "LARGE", 0)
+    monkeypatch.setattr(report_task, "write_report", lambda *_, **__: written.append(os.getpid()))
+    with LocalExecutor(1, 60, memory_bytes) as executor:
+        runner._write_report(tmp_path / "out", executor, 4)
+    if memory_bytes > 1_000_000:  # a worker has done it: this process has not
+        assert not written
+        assert report.stat().st_ino != before
+        assert report.read_text() == here
+    else:
+        assert written == [os.getpid()]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from preprocess import cli, runner
+from preprocess import cli, report_task, runner
 from preprocess.config import ExecutionConfig, Format, Identifiers, PrepConfig, ResultConfig
 from preprocess.executors.base import Task
 from preprocess.planning import RunRequest
@@ -155,7 +155,7 @@ def watched(
         Watching.look()
         return write_report(place, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "write_report", drawn)
+    monkeypatch.setattr(report_task, "write_report", drawn)
     result = ResultConfig(
         height=48, width=32, formats=tuple(Format), shard_images=4, folds=2, identifiers=identifiers,
         roi_detector="tests.chaos.leaky:detect", burned_in="reject", modality="MG",
