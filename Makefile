@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
 
+# Bytecode is kept, whatever the environment says: the programs of a test or a demo start hundreds of times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores gpu-check image-check lock clean
 
