@@ -174,17 +174,15 @@ class Begun:
 
         def begin_following() -> None:
             if following is not None:
-                ahead = _batches(following, at)
+                ahead = _batches(following, at).__enter__()
                 self._ahead = following.light(), following.left(), ahead
-                ahead.__enter__()
 
         if begun is not None and begun[:2] == (task.light(), task.left()):
             batches = begun[2]
         else:
             if begun is not None:
                 begun[2].__exit__()
-            batches = _batches(task, at)
-            batches.__enter__()
+            batches = _batches(task, at).__enter__()
         batches.when_taken(begin_following)
         try:
             yield batches

@@ -11,13 +11,21 @@ Out: Samples, of the level's exact size. Which library decodes what:
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
+from imagecodecs import (
+    Jpeg8Error,
+    JpeglsError,
+    PackbitsError,
+    jpeg8_decode,
+    jpegls_decode,
+    packbits_decode,
+)
 
 from preprocess import jpeg_lossless, openjpeg
 from preprocess._canary import with_canary
@@ -25,6 +33,11 @@ from preprocess.codestream import check_packets, compression_of, repair
 from preprocess.errors import RejectedInput
 from preprocess.records import CodestreamFacts, Compression, ImageHeader
 from preprocess.stored import Samples, stored_dtype
+
+# Codecs are loaded here, imagecodecs' by their names: a worker imports this before its memory is limited. At
+# first use, one may find no room after an image that left none, and would be missing for all that follow.
+with contextlib.suppress(ImportError):  # told by whoever needs it, and by doctor
+    openjpeg.library()
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _LOSSLESS_WAVELETS = frozenset(
@@ -55,7 +68,7 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
         values = openjpeg.decode(codestream, level, lossless=whole)
         return Samples(values, facts.precision, facts.signed, "openjpeg")
     if compression is Compression.JPEG_LS:
-        decoded = _imagecodecs(imagecodecs.jpegls_decode, codestream)
+        decoded = _imagecodecs(jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
     # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
     if compression is Compression.JPEG_LOSSLESS:
@@ -66,7 +79,7 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
 def _jpeg(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:
     """JPEG, whose entropy-coded data must hold the declared pixels, no more, none beyond the precision."""
     canary = with_canary(codestream)
-    decoded = _imagecodecs(imagecodecs.jpeg8_decode, canary.data if canary else codestream)
+    decoded = _imagecodecs(jpeg8_decode, canary.data if canary else codestream)
     if canary is not None:
         if not canary.survived(decoded):
             raise RejectedInput("decode_failed", "the entropy-coded data hold more or less than is declared")
@@ -81,7 +94,7 @@ def _imagecodecs(
 ) -> npt.NDArray[np.integer[Any]]:
     try:
         return decode(codestream)
-    except (imagecodecs.Jpeg8Error, imagecodecs.JpeglsError, ValueError) as error:
+    except (Jpeg8Error, JpeglsError, ValueError) as error:
         raise RejectedInput("decode_failed", str(error)) from None
 
 
@@ -118,8 +131,8 @@ def _rle(payload: bytes, image: ImageHeader) -> Samples:
 
 def _packbits(segment: bytes, size: int) -> npt.NDArray[np.uint8]:
     try:
-        plane = imagecodecs.packbits_decode(segment, out=size + _RLE_SLACK + 1)
-    except (imagecodecs.PackbitsError, ValueError) as error:
+        plane = packbits_decode(segment, out=size + _RLE_SLACK + 1)
+    except (PackbitsError, ValueError) as error:
         raise RejectedInput("decode_failed", str(error)) from None
     if len(plane) < size:
         raise RejectedInput("codestream_truncated", f"an RLE segment of {len(plane)} bytes, {size} needed")

@@ -46,7 +46,7 @@ class DefaultGroup(click.Group):
             _fail(ctx, error, EXIT_ABORTED)
         except OSError as error:  # its own text quotes a path, which may name a patient
             _fail(ctx, RunAborted(describe(error)), EXIT_ABORTED)
-        except Exception as error:
+        except Exception as error:  # whatever a library made of the signal that came while it was at work
             if not interrupts.asked() or isinstance(error, click.ClickException | click.exceptions.Exit):
                 raise
             _end_interrupted(ctx)

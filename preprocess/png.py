@@ -16,9 +16,9 @@ import struct
 import zlib
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
+from imagecodecs import DeflateError, deflate_decode, deflate_encode
 
 from preprocess.errors import DatasetDamaged
 
@@ -39,7 +39,7 @@ def encode_png(pixels: npt.NDArray[Any]) -> bytes:
         raise ValueError(f"PNG takes 2-D uint8 or uint16 pixels, not {pixels.ndim}-D {pixels.dtype}")
     height, width = pixels.shape
     header = _HEADER.pack(width, height, pixels.dtype.itemsize * 8, 0, 0, 0, 0)
-    data = bytes(imagecodecs.deflate_encode(_filter_up(pixels), level=_LEVEL))
+    data = bytes(deflate_encode(_filter_up(pixels), level=_LEVEL))
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
@@ -60,8 +60,8 @@ def decode_png(data: bytes) -> npt.NDArray[Any]:
     if expected > 1100 * len(data) + 4096:  # deflate cannot expand further: refuse before allocating
         raise DatasetDamaged("PNG header claims more pixels than its data can hold")
     try:
-        raw = imagecodecs.deflate_decode(chunks[1][1], out=expected)
-    except imagecodecs.DeflateError:
+        raw = deflate_decode(chunks[1][1], out=expected)
+    except DeflateError:
         raise DatasetDamaged("PNG data do not inflate") from None
     if len(raw) != expected:
         raise DatasetDamaged("PNG data do not fill the picture")

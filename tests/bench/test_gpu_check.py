@@ -104,8 +104,11 @@ def test_the_document_has_what_was_agreed(request_: Request) -> None:
     }
     found = gpu_check.document(checks, {"name": "NVIDIA X-1 80GB"}, request_)
     assert set(found) >= {"device", "commit", "checks", "rates"}
-    assert set(found["checks"]) == {"pixels"}  # type: ignore[arg-type]
-    projection = found["rates"]["projection"]  # type: ignore[index,call-overload]
+    rates, rest = found["rates"], found["checks"]
+    assert isinstance(rates, dict)
+    assert isinstance(rest, dict)
+    assert set(rest) == {"pixels"}
+    projection = rates["projection"]
     assert isinstance(projection, dict)
     assert projection["hours, JPEG 2000, --decode full"] == round(54_706 / 100 / 3600, 3)
     assert "hours, mix, --decode auto" not in projection

@@ -34,7 +34,7 @@ def test_every_kernel_of_the_batch_path_is_timed_and_checked(compiled_kernels: S
     timer = SteadyTimer()
     copied: list[tuple[int, int]] = []
     report = measuring.measure(
-        compiled_kernels.device,  # type: ignore[arg-type]
+        compiled_kernels.device,  # type: ignore[arg-type]  # its arrays only behave as NumPy's
         timer,
         lambda target, source: copied.append((target.size, source.size)),
         "none",

@@ -77,16 +77,21 @@ def free(station: Station) -> int:
     return station.room._value
 
 
-def test_what_was_begun_is_taken_up_and_gives_the_cpus_pictures(
-    station: Station, shards: list[DeviceShardTask]
-) -> None:
+def begin(station: Station, shards: list[DeviceShardTask]) -> Batches[Finished]:
+    """Prepare the first shard; what was begun of the second meanwhile."""
     first, second, _ = shards
     with station.begun.of(first, station, second) as batches:
         assert hashes(batches) == by_cpu(first)
-        ahead = ahead_of(station)
-    with station.begun.of(second, station, None) as batches:
+        return ahead_of(station)
+
+
+def test_what_was_begun_is_taken_up_and_gives_the_cpus_pictures(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    ahead = begin(station, shards)
+    with station.begun.of(shards[1], station, None) as batches:
         assert batches is ahead
-        assert hashes(batches) == by_cpu(second)
+        assert hashes(batches) == by_cpu(shards[1])
     assert station.begun._ahead is None
     assert free(station) == in_flight(BATCH)
 
@@ -94,13 +99,10 @@ def test_what_was_begun_is_taken_up_and_gives_the_cpus_pictures(
 def test_where_another_shard_comes_what_was_begun_is_given_up(
     station: Station, shards: list[DeviceShardTask]
 ) -> None:
-    first, second, third = shards
-    with station.begun.of(first, station, second) as batches:
-        assert hashes(batches) == by_cpu(first)
-        ahead = ahead_of(station)
-    with station.begun.of(third, station, None) as batches:
+    ahead = begin(station, shards)
+    with station.begun.of(shards[2], station, None) as batches:
         assert batches is not ahead
-        assert hashes(batches) == by_cpu(third)
+        assert hashes(batches) == by_cpu(shards[2])
     assert not any(lane.is_alive() for lane in ahead._lanes)
     assert free(station) == in_flight(BATCH)
 
@@ -108,11 +110,8 @@ def test_where_another_shard_comes_what_was_begun_is_given_up(
 def test_a_shard_of_which_something_is_known_is_not_the_one_that_was_begun(
     station: Station, shards: list[DeviceShardTask]
 ) -> None:
-    first, second, _ = shards
-    blamed = second.blamed(1, "timeout", "took too long")
-    with station.begun.of(first, station, second) as batches:
-        hashes(batches)
-        ahead = ahead_of(station)
+    ahead = begin(station, shards)
+    blamed = shards[1].blamed(1, "timeout", "took too long")
     with station.begun.of(blamed, station, None) as batches:
         assert batches is not ahead
         assert len(hashes(batches)) == SHARD - 1
