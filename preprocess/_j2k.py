@@ -7,6 +7,7 @@ Out: CodestreamFacts. Nothing is allocated by a claimed size, every loop moves f
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from preprocess.errors import RejectedInput
@@ -244,6 +245,16 @@ def _coding_style(style: int, parameters: bytes, walk: _Walk) -> None:
     walk.reversible.add(transform == 1)
 
 
+def segments(codestream: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment of a header that `read_j2k` accepted; at last those of SOT or SOD."""
+    while position + 4 <= len(codestream):
+        marker, length = struct.unpack_from(">HH", codestream, position)
+        yield marker, position
+        if marker in (SOT, SOD):
+            return
+        position += 2 if 0xFF30 <= marker <= 0xFF3F else 2 + length
+
+
 def with_termination_check(codestream: bytes) -> bytes:
     """The same stream, with "predictable termination" declared in the main header's COD and COC.
 
@@ -255,19 +266,11 @@ def with_termination_check(codestream: bytes) -> bytes:
         codestream: bare, with headers that `read_j2k` accepted.
     """
     changed = bytearray(codestream)
-    position = 2
-    while position + 4 <= len(codestream):
-        marker, length = struct.unpack_from(">HH", codestream, position)
-        if marker == SOT:
-            break
-        if 0xFF30 <= marker <= 0xFF3F:
-            position += 2
-            continue
+    for marker, position in segments(codestream, 2):
         # Scod, SGcod (4), levels, width, height, style; or Ccoc of one byte (one component), Scoc, levels, …
         style = position + {COD: 12, COC: 9}.get(marker, len(codestream))
         if style < len(codestream) and not changed[style] & _HT_BLOCKS:
             changed[style] |= _PREDICTABLE_TERMINATION
-        position += 2 + length
     return bytes(changed)
 
 

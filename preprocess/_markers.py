@@ -14,9 +14,10 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from preprocess._j2k import COD, EOC_BYTES, SOD, SOT
+from preprocess._j2k import COD, EOC_BYTES, segments
 from preprocess.compiled import compiled
 
+_SOT = b"\xff\x90"
 _SOP, _EPH = 0x02, 0x04
 """Bits of Scod."""
 
@@ -24,41 +25,25 @@ _SOP, _EPH = 0x02, 0x04
 def impossible(codestream: bytes) -> int | None:
     """Byte offset of the first pair above FF8F inside a packet that is no marker allowed there."""
     data = np.frombuffer(codestream, np.uint8)
-    style, position = 0, 2
-    while position + 4 <= len(codestream):
-        marker, length = struct.unpack_from(">HH", codestream, position)
-        if 0xFF30 <= marker <= 0xFF3F:
-            position += 2
-            continue
-        if marker == SOT:
-            position = _after_tile_part(codestream, data, position, style)
-            if position < 0:
-                return -1 - position
-            continue
-        if marker == COD:
-            style = codestream[position + 4]
-        position += 2 + length
+    style, position = _header(codestream, 2, 0)
+    while codestream[position : position + 2] == _SOT:
+        (psot,) = struct.unpack_from(">I", codestream, position + 6)
+        end = position + psot if psot else codestream.find(EOC_BYTES, position)
+        own, start = _header(codestream, position + 12, style)
+        found = int(_first_impossible(data, start + 2, end, bool(own & _SOP), bool(own & _EPH)))
+        if found >= 0:
+            return found
+        position = end
     return None
 
 
-def _after_tile_part(codestream: bytes, data: npt.NDArray[np.uint8], position: int, style: int) -> int:
-    """Where a tile-part ends; −1 − offset where something impossible is in it."""
-    (psot,) = struct.unpack_from(">I", codestream, position + 6)
-    end = position + psot if psot else codestream.find(EOC_BYTES, position)
-    at = position + 12
-    while True:
-        (marker,) = struct.unpack_from(">H", codestream, at)
-        if marker == SOD:
-            break
-        if 0xFF30 <= marker <= 0xFF3F:
-            at += 2
-            continue
-        (length,) = struct.unpack_from(">H", codestream, at + 2)
+def _header(codestream: bytes, position: int, style: int) -> tuple[int, int]:
+    """Scod after a header, `style` where it does not say, and the place of the marker that ends it."""
+    end = position
+    for marker, end in segments(codestream, position):
         if marker == COD:
-            style = codestream[at + 4]
-        at += 2 + length
-    found = int(_first_impossible(data, at + 2, end, bool(style & _SOP), bool(style & _EPH)))
-    return end if found < 0 else -1 - found
+            style = codestream[end + 4]
+    return style, end
 
 
 @compiled

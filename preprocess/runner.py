@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -201,10 +201,13 @@ def _shard_tasks(
             contact=frozenset(source.source for source in shard.sources if source.source in contact),
         )
 
-    for index, planned in enumerate(todo):
-        task = task_of(planned)
-        following = todo[index + devices] if devices and index + devices < len(todo) else None
-        yield task if following is None else task.before(task_of(following))
+    waiting: deque[ShardTask] = deque()
+    for planned in todo:
+        waiting.append(task_of(planned))
+        if len(waiting) > devices:
+            task = waiting.popleft()
+            yield task.before(waiting[-1]) if devices else task
+    yield from waiting
 
 
 def _kind_of_task(*, gpu: bool) -> type[ShardTask]:
