@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from preprocess import dicom, render, roi
+from preprocess.coarse import FullFirst
 from preprocess.config import BitsOverflow, ResultConfig
 from preprocess.decode import Decoder, Request, coarse_level
 from preprocess.errors import RejectedInput, Stage
@@ -79,7 +80,7 @@ def prepare(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Prepa
 
 def steps(source: SourceFile, config: ResultConfig, decoder: Decoder) -> Trace:
     """Prepare one input and keep what each stage gave, for `inspect`, timings and the contact sheet."""
-    trace = Trace()
+    trace, decoder = Trace(), FullFirst(decoder, config)
     guarded(trace, source, config, partial(advance, trace, source, config, decoder))
     return trace
 
