@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from preprocess import roi
 from preprocess.compiled import compiled
 from preprocess.config import BitsOverflow, ResultConfig
 from preprocess.decode import Decoder
+from preprocess.geometry import is_full_certain
 from preprocess.records import Instance, Mammogram
 from preprocess.stored import Samples, to_stored
 
@@ -48,7 +48,7 @@ class FullFirst:
 
 def is_needed(instance: Instance, config: ResultConfig) -> bool:
     """Whether level 0 will be asked for, wherever the breast lies."""
-    return config.bits_overflow is BitsOverflow.REJECT or roi.is_full_certain(instance, config)
+    return config.bits_overflow is BitsOverflow.REJECT or is_full_certain(instance.image, config)
 
 
 def is_derivable(instance: Instance) -> bool:

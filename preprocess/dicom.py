@@ -39,6 +39,7 @@ from preprocess._read import modified_ns, read_bytes, read_prefix, read_range
 from preprocess._voi_header import read_modality_transform, read_padding, read_voi
 from preprocess.config import Read, ResultConfig
 from preprocess.errors import RejectedInput
+from preprocess.geometry import is_full_certain
 from preprocess.records import (
     CodestreamFacts,
     Compression,
@@ -136,7 +137,7 @@ def begin(source: SourceFile, config: ResultConfig) -> Instance:
 
     With --read needed, and of JPEG 2000 only; of what cannot be read in part, all. Raises as `parse`.
     """
-    part = _part(source, config) if config.read is Read.NEEDED and config.decode != "full" else None
+    part = _part(source, config) if config.read is Read.NEEDED else None
     return part or parse(source, config)
 
 
@@ -187,6 +188,8 @@ def _part(source: SourceFile, config: ResultConfig) -> Instance | None:
         container = parsed.container
         rest = size - _TAIL_BYTES
         if parsed.compression not in _WAVELETS or container.inflated or rest <= len(head):
+            return None
+        if is_full_certain(parsed.image, config):
             return None
         data = head + bytes(rest - len(head)) + read_range(source, rest, size)
         parsed = replace(parsed, container=replace(container, data=data))

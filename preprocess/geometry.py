@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import inf
 
-from preprocess.config import Orientation
+from preprocess.config import Orientation, ResultConfig
 from preprocess.records import BreastBox, Geometry, ImageHeader
 
 _SPACING_NOISE = Fraction(1, 1000)
@@ -39,6 +39,18 @@ def fit(
         content_rows=rows,
         content_columns=columns,
     )
+
+
+def is_full_certain(image: ImageHeader, config: ResultConfig) -> bool:
+    """Whether `roi.choose_level` gives 0 whatever box is found.
+
+    A box fills the picture along one axis: where not even the whole frame has twice decode_margin times the
+    picture's size along either, no box has.
+    """
+    if config.decode != "auto":
+        return config.decode in ("full", "0")
+    least = 2 * Fraction(str(config.decode_margin))
+    return image.rows < least * config.height and image.columns < least * config.width
 
 
 def pixel_aspect(image: ImageHeader) -> Fraction:

@@ -118,18 +118,6 @@ def choose_level(instance: Instance, findings: Findings, config: ResultConfig) -
     return level
 
 
-def is_full_certain(instance: Instance, config: ResultConfig) -> bool:
-    """Whether `choose_level` gives 0 whatever box is found.
-
-    A box fills the picture along one axis (geometry.fit): where not even the whole frame has twice
-    decode_margin times the picture's size along that axis, no box has.
-    """
-    if config.decode != "auto":
-        return config.decode in ("full", "0")
-    least, image = 2 * Fraction(str(config.decode_margin)), instance.image
-    return image.rows < least * config.height and image.columns < least * config.width
-
-
 def displays_inverted(instance: Instance, config: ResultConfig) -> bool:
     """Whether larger stored values display darker.
 

@@ -19,6 +19,7 @@ from preprocess.codestream import deepest_level
 from preprocess.config import BitsOverflow, ResultConfig
 from preprocess.decode import CpuDecoder
 from preprocess.errors import RejectedInput
+from preprocess.geometry import is_full_certain
 from preprocess.pipeline import steps
 from preprocess.records import BreastBox, Instance, Mammogram, Partial, RoiMethod, SourceFile
 from preprocess.wavelet import low_pass_53
@@ -177,7 +178,7 @@ def test_where_full_decoding_is_certain_no_box_asks_for_less(rows, columns, tall
         roi.choose_level(one, roi.Findings(BreastBox(RoiMethod.BREAST, 0, 0, *box, False)), config)
         for box in boxes
     ]
-    if roi.is_full_certain(one, config):
+    if is_full_certain(one.image, config):
         assert levels == [0, 0]
 
 
