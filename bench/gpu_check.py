@@ -35,10 +35,11 @@ from preprocess.doctor_gpu import gpu_checks
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET_S = 470.0
 RSNA_IMAGES, RSNA_J2K_SHARE = 54_706, 0.54
-_RATES = ("bare", "compared", "end_to_end")
+_RATES = ("bare", "compared", "end_to_end", "training")
 _PACKAGES = (
     "bcd-mammography", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu13",
     "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg2k-cu13", "nvidia-nvjpeg2k-cu12", "cupy-cuda13x", "cupy-cuda12x",
+    "keras", "jax", "tensorflow",
 )  # fmt: skip
 
 

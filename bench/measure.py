@@ -82,6 +82,8 @@ class Measurement:
     peak_bytes: int = 0
     """Largest resident size of one of its processes."""
     note: str = ""
+    flops: int = 0
+    """Floating-point operations of one item, by the model's layers; 0 where nobody counted."""
 
     @property
     def wall(self) -> Spread:

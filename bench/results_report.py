@@ -131,13 +131,15 @@ def _feed(result: Result) -> Iterator[str]:
 
 
 def _train(result: Result) -> Iterator[str]:
-    yield "| batches | images/s | ms per image | CPU ms per image | time without a batch | peak of a device |"
-    yield "|---|---|---|---|---|---|"
+    yield "| batches | images/s | ms per image | CPU ms | without a batch | peak memory | TFLOP/s |"
+    yield "|---|---|---|---|---|---|---|"
     for one in result.measurements:
         rate, cpu = one.items / one.wall.median, one.cpu.median * 1000 / one.items
         waits = median(dict(each.parts)["wait"] / each.wall_s for each in one.passes)
         memory = f"{one.peak_bytes / 1e6:.0f} MB"
-        yield f"| {one.name} | {rate:.2f} | {_ms(one.milliseconds)} | {cpu:.0f} | {waits:.1%} | {memory} |"
+        done = f"{rate * one.flops / 1e12:.3g}" if one.flops else "—"
+        times = f"{rate:.2f} | {_ms(one.milliseconds)} | {cpu:.0f} | {waits:.1%}"
+        yield f"| {one.name} | {times} | {memory} | {done} |"
 
 
 def _refused(verdict: Verdict) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.flops import TRAINING, forward_flops
 from bench.measure import Measurement, Pass
 from preprocess.errors import UsageError
 from trainer.backends.base import Learner, Recipe, StepPlan, open_learner, prepare
@@ -83,8 +84,8 @@ def measure(spec: TrainSpec, dataset: str | None) -> tuple[Measurement, ...]:
             done = _one_pass(learner, batches, loader_or_none, spec.steps)
             if number:  # the first warms up
                 passes[name].append(done)
-    items = spec.steps * spec.batch_size
-    return tuple(Measurement(name, items, tuple(passes[name]), peak) for name, _, _ in feeds)
+    items, flops = spec.steps * spec.batch_size, TRAINING * forward_flops(learner.model)
+    return tuple(Measurement(name, items, tuple(passes[name]), peak, flops=flops) for name, _, _ in feeds)
 
 
 def _one_pass(learner: Learner, batches: Iterator[Batch], loader: TrainBatches | None, steps: int) -> Pass:

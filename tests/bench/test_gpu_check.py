@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench import gpu_check
-from bench.gpu import exactness, runs
+from bench.gpu import exactness, runs, training
 from bench.gpu.checks import CHECKS, Check, named
 from bench.gpu.context import Context, Request
+from bench.measure import Measurement, Pass
 from preprocess import doctor_gpu
 from tests.dali_pipelines.simulated import SETTINGS
 
@@ -130,3 +131,67 @@ def test_the_device_names_itself_or_is_simulated(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu_check, "gpu_checks", lambda needed: iter(()))
     assert gpu_check.missing() == ""
     assert doctor_gpu.LIBRARIES
+
+
+@pytest.fixture
+def small_training(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(training, "JOBS", (training.Job("resnet_tiny", "64x32", 8),))
+    monkeypatch.setattr(training, "backend_with_gpu", lambda: "tensorflow")
+    return monkeypatch
+
+
+def test_training_is_measured(request_: Request, small_training: pytest.MonkeyPatch) -> None:
+    small_training.setattr(training, "WAIT", 1.0)
+    context = Context(request_)
+    assert named("training").work(context), context.figures
+    found = context.figures["resnet_tiny 64x32"]
+    assert isinstance(found, dict)
+    assert found["batch"] == 8
+    for name in ("images_per_second", "images_per_second_from_memory", "tflops", "peak_bytes"):
+        assert float(str(found[name])) > 0, name
+    assert found["share_of_peak"] is None
+
+
+def test_a_batch_that_is_too_large_is_halved_and_what_waits_is_told(
+    request_: Request, small_training: pytest.MonkeyPatch
+) -> None:
+    asked, passes = [], (Pass(2.0, 1.0, (("wait", 0.5),)),)
+
+    def bench(context: Context, job: training.Job, backend: str, dataset: Path, batch: int) -> object:
+        asked.append(batch)
+        if batch > 2:
+            return "the device's memory does not suffice", ()
+        return "", tuple(Measurement(name, 10, passes, 9, flops=10**12) for name in ("memory", "dataset"))
+
+    small_training.setattr(training, "_bench", bench)
+    small_training.setattr(training, "facts", lambda: {"name": "NVIDIA H100 80GB HBM3"})
+    context = Context(request_)
+    assert not named("training").work(context)
+    assert asked == [8, 4, 2]
+    found = context.figures["resnet_tiny 64x32"]
+    assert found == {
+        "batch": 2,
+        "images_per_second": 5.0,
+        "images_per_second_from_memory": 5.0,
+        "wait_share": 0.25,
+        "tflops": 5.0,
+        "share_of_peak": round(5e12 / 989.4e12, 4),
+        "peak_bytes": 9,
+    }
+
+
+def test_a_training_that_fails_otherwise_is_a_figure(
+    request_: Request, small_training: pytest.MonkeyPatch
+) -> None:
+    small_training.setattr(training, "_bench", lambda *_: ("no such model", ()))
+    context = Context(request_)
+    assert not named("training").work(context)
+    assert context.figures["resnet_tiny 64x32"] == {"batch": 8, "error": "no such model"}
+
+
+def test_training_is_left_out_where_no_backend_has_a_gpu(request_: Request) -> None:
+    if training.backend_with_gpu() is not None:
+        pytest.skip("there is one")
+    context = Context(request_)
+    assert named("training").work(context)
+    assert "neither JAX nor TensorFlow" in str(context.figures["left_out"])

@@ -39,6 +39,9 @@ def test_steps_from_memory_and_from_a_dataset_are_measured(dataset: Path, tmp_pa
     cached, real = (dict(one.passes[0].parts)["wait"] for one in measured.measurements)
     assert cached == 0 <= real
     assert all(one.peak_bytes > 0 for one in measured.measurements)
+    assert len({one.flops for one in measured.measurements}) == 1
+    assert measured.measurements[0].flops > 1e6
+    assert "TFLOP/s" in result.output
     assert json.loads(out.read_bytes())["kind"] == "train"
 
 
