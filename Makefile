@@ -14,7 +14,7 @@ DEMO := demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores gpu-check image-check lock clean
+.PHONY: demo test lint types imports pytest chaos chaos-train fuzz fuzz-nightly models stores mlflow gpu-check image-check lock clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -64,6 +64,11 @@ fuzz-nightly: $(READY)
 stores: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[stores]"
 	$(BIN)/python -m pytest tests/stores
+
+# Trainings told to MLflow by its own client. Its packages are not in the lock file.
+mlflow: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[mlflow]"
+	$(BIN)/python -m pytest tests/tracking
 
 gpu-check: $(READY)
 	$(BIN)/python -m bench.gpu_check

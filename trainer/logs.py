@@ -9,13 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from preprocess.atomic import write_atomically
-from preprocess.errors import UsageError
 from trainer import events
 from trainer.config import ExecutionConfig, TrainConfig
 from trainer.position import EpochRow
@@ -78,40 +77,19 @@ class TensorBoard:
         """Nothing: files are closed after each epoch."""
 
 
-class MLflow:
-    """A run on an MLflow server, one for each fold; a resumed training goes on in the same one."""
+def logs_of(
+    folder: Path, config: TrainConfig, execution: ExecutionConfig, note: Callable[[str], None]
+) -> tuple[Log, ...]:
+    """The logs that are wanted; `note` is told what could not be logged.
 
-    def __init__(self, uri: str, folder: Path, config: TrainConfig) -> None:
-        try:
-            import mlflow  # an extra, and slow to import
-        except ModuleNotFoundError:
-            raise UsageError("--mlflow needs the mlflow extra: pip install '.[mlflow]'") from None
-        self._mlflow, self._note = mlflow, folder / "logs" / "mlflow-run"
-        mlflow.set_tracking_uri(uri)
-        known = self._note.read_text() if self._note.exists() else None
-        self._run = mlflow.start_run(run_id=known, run_name=f"{folder.parent.name}/{folder.name}")
-        if known is None:
-            mlflow.log_params(config.flat())
-            write_atomically(self._note, self._run.info.run_id.encode())
-
-    def resume(self, history: Sequence[EpochRow]) -> None:
-        """Nothing: the server keeps what it got, and an epoch that is done again overwrites its values."""
-
-    def epoch(self, history: Sequence[EpochRow]) -> None:
-        """Send the last epoch's numbers."""
-        values = {name: float(value) for name, value in history[-1].cells() if value is not None}
-        self._mlflow.log_metrics(values, step=history[-1].epoch)
-
-    def close(self) -> None:
-        """End the run on the server."""
-        self._mlflow.end_run()
-
-
-def logs_of(folder: Path, config: TrainConfig, execution: ExecutionConfig) -> tuple[Log, ...]:
-    """The logs that are wanted. Raises UsageError: MLflow is not installed."""
+    Raises:
+        UsageError: MLflow is not installed, or does not take the run.
+    """
     logs: list[Log] = [HistoryFiles(folder)]
     if execution.tensorboard:
         logs.append(TensorBoard(folder / "logs" / events.NAME))
     if execution.mlflow is not None:
-        logs.append(MLflow(execution.mlflow, folder, config))
+        from trainer.tracking import MLflow  # an extra, and slow to import
+
+        logs.append(MLflow(execution.mlflow, folder, config, note))
     return tuple(logs)

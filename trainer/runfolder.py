@@ -44,6 +44,7 @@ from preprocess.config import ResultConfig
 from preprocess.errors import ConfigMismatch, DatasetDamaged, UsageError
 from preprocess.locks import lock
 from trainer.config import ExecutionConfig, TrainConfig
+from trainer.tracking import without_user
 
 if TYPE_CHECKING:
     from trainer.dataset import Dataset
@@ -195,6 +196,9 @@ def write_environment(run: RunFolder, execution: ExecutionConfig, devices: tuple
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    options = execution.model_dump(mode="json")
+    if execution.mlflow is not None:
+        options["mlflow"] = without_user(execution.mlflow)
     document = {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -202,7 +206,7 @@ def write_environment(run: RunFolder, execution: ExecutionConfig, devices: tuple
         "cores": len(os.sched_getaffinity(0)),
         "devices": list(devices),
         "packages": versions,
-        "options": execution.model_dump(mode="json"),
+        "options": options,
     }
     write_json(run.path / ENVIRONMENT, document)
 

@@ -154,7 +154,7 @@ class FoldTraining:
             job.dataset, job.labels, job.split.validation, data, workers
         )
         self.checkpoints = Checkpoints(self.folder / "checkpoint")
-        self.logs: tuple[Log, ...] = logs_of(self.folder, job.config, job.execution)
+        self.logs: tuple[Log, ...] = logs_of(self.folder, job.config, job.execution, report.note)
         self.learner, self.position = self._opened()
         self._pending: PendingStep | None = None
         self._overflows = 0
