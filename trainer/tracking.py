@@ -28,7 +28,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }  # fmt: skip
-"""Where nobody says otherwise: MLflow would hold up a training for minutes, and prints URLs with passwords."""
+"""Unless set already: MLflow would hold a training up for minutes, and prints URLs with passwords."""
 _USER = re.compile(r"//[^/@\s]*@")
 _LONGEST = 200
 
