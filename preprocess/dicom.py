@@ -137,8 +137,13 @@ def begin(source: SourceFile, config: ResultConfig) -> Instance:
 
     With --read needed, and of JPEG 2000 only; of what cannot be read in part, all. Raises as `parse`.
     """
-    part = _part(source, config) if config.read is Read.NEEDED else None
-    return part or parse(source, config)
+    if config.read is not Read.NEEDED or config.decode in ("full", "0"):
+        return parse(source, config)
+    part = _part(source, config)
+    if isinstance(part, Instance):
+        return part
+    whole = parse(source, config)
+    return replace(whole, bytes_read=whole.bytes_read + part)
 
 
 def for_level(instance: Instance, level: int, config: ResultConfig) -> Instance:
@@ -175,40 +180,43 @@ def for_level(instance: Instance, level: int, config: ResultConfig) -> Instance:
     return replace(whole, bytes_read=whole.bytes_read + instance.bytes_read + len(head) - len(partial.head))
 
 
-def _part(source: SourceFile, config: ResultConfig) -> Instance | None:
-    """The file's first bytes and its last ones as an Instance; None if that will not do, for any reason.
+def _part(source: SourceFile, config: ResultConfig) -> Instance | int:
+    """The file's first bytes and its last ones as an Instance; the bytes read in vain if that will not do.
 
     The middle is taken as zeros, which only `read_j2k` steps over. Nothing is rejected here: what looks wrong
     is read whole and judged then.
     """
+    read = 0
     if source.member is not None:
-        return None
+        return read
     try:
         parsed, head, size = _opening(source, config, _not_here)
+        read = len(head)
         container = parsed.container
         rest = size - _TAIL_BYTES
         if parsed.compression not in _WAVELETS or container.inflated or rest <= len(head):
-            return None
+            return read
         if is_full_certain(parsed.image, config):
-            return None
+            return read
         data = head + bytes(rest - len(head)) + read_range(source, rest, size)
+        read += _TAIL_BYTES
         parsed = replace(parsed, container=replace(container, data=data))
         payload = _payload(parsed)
         _, fragments = read_fragments(data, parsed.pixel.start)
         facts = _facts(parsed, payload)
     except RejectedInput:
-        return None
+        return read
     single = len(fragments) == parsed.image.number_of_frames == 1
     if facts is None or not single or facts.tiles != 1 or not codestream.ends(payload):
-        return None
+        return read
     if not codestream.deepest_level(parsed.image, facts):
-        return None
+        return read
     # Further tile-parts lie in what was not read. That the stream ends where Pixel Data do is what is known.
     facts = replace(facts, complete=True, codestream_bytes=len(payload) - facts.codestream_start)
     at = fragments[0].start + facts.codestream_start
     instance = _instance(source, parsed, file_bytes=size, file_sha256=None)
     partial = Partial(at, data[at : len(head)], facts)
-    return replace(instance, codestream=facts, partial=partial, bytes_read=len(head) + _TAIL_BYTES)
+    return replace(instance, codestream=facts, partial=partial, bytes_read=read)
 
 
 def _not_here() -> str:
