@@ -25,6 +25,7 @@ import numpy as np
 
 from dali_pipelines.decoder import DaliDecoder
 from dali_pipelines.engines import Rendered
+from dali_pipelines.full_first import FullFirst, first
 from preprocess import pipeline
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder, Request
@@ -142,7 +143,7 @@ class Batches(Generic[T]):
                 item = self._items[self._next]
                 self._parsed[self._next].result()
                 self._next += 1
-                if isinstance(item.wanted, Request) and self._decoder.takes(item.wanted):
+                if isinstance(item.wanted, Request) and self._decoder.takes(first(item.wanted, self._config)):
                     group.append(item)
                 else:
                     self._host.submit(self._on_cpu, item)
@@ -183,9 +184,10 @@ class Batches(Generic[T]):
 
     def _prepare(self, group: Sequence[_Item[T]]) -> None:
         """Everything between parsing and encoding, for a batch."""
+        decoder = FullFirst(self._decoder, self._config)
         while waiting := [item for item in group if isinstance(item.wanted, Request)]:
             with waiting[0].trace.timed(Stage.DECODE):
-                results = self._decoder.decode_batch([cast(Request, item.wanted) for item in waiting])
+                results = decoder.decode_batch([cast(Request, item.wanted) for item in waiting])
             list(self._maskers.map(self._go_on, waiting, results))
         drawn = [item for item in group if isinstance(item.wanted, Draw)]
         for item in group:

@@ -100,6 +100,12 @@ class CudaMemory:
             for pixels, row in zip(made.pixels, facts, strict=True)
         ]
 
+    def low_passes(self, pixels: Sequence[Array]) -> list[Array]:
+        """See engines.Memory."""
+        from preprocess.kernels import cuda
+
+        return cuda.low_passes(pixels)
+
     def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         """See engines.Memory."""
         plans = [_plan(draw, config) for draw in draws]

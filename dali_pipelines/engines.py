@@ -82,6 +82,10 @@ class Memory(Protocol):
         """
         ...
 
+    def low_passes(self, pixels: Sequence[Array]) -> list[Array]:
+        """One step of the 5/3 low-pass filter for a batch, not clamped."""
+        ...
+
     def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         """As `render.render` for a batch; None for what is the CPU's to refuse.
 

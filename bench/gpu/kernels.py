@@ -157,6 +157,7 @@ def _launches(device: Device, shapes: Sequence[tuple[int, int]]) -> list[tuple[L
     samples = [Samples(each, 16, False, "measured") for each in pixels]
     stored = kernels.clamp_to_stored(samples, [_image(shape) for shape in shapes], True)
     thumbnails = kernels.thumbnails(stored.pixels, [1] * len(shapes))
+    coarse = kernels.low_passes(stored.pixels)
     drawings = [_drawing(each, shape) for each, shape in zip(stored.pixels, shapes, strict=True)]
     kernels.draw(drawings, kernels.batch_output(len(shapes), *OUTPUT, 16))
     kernels.largest_component(kernels.within(thumbnails[0], 300, 65535))
@@ -165,6 +166,7 @@ def _launches(device: Device, shapes: Sequence[tuple[int, int]]) -> list[tuple[L
     moved = {
         "to_stored": 4 * area,
         "block_mean": 2 * area + sum(4 * each.shape[0] * each.shape[1] for each in thumbnails),
+        "low_pass": 2 * area + sum(4 * each.shape[0] * each.shape[1] for each in coarse),
         "darkest": 2 * area,
         "pictures": 2 * sum(rows * columns for rows, columns in map(_box, shapes))
         + 2 * len(shapes) * OUTPUT[0] * OUTPUT[1],

@@ -7,6 +7,7 @@ these to it on every kind of input. What gains nothing from being compiled is th
 from preprocess.kernels._compiled_components import border_connected, fill_holes, largest_component
 from preprocess.kernels._compiled_mask import brightest_of_nine, histogram, otsu, shift_mean, triangle
 from preprocess.kernels._compiled_resample import count_values, look_up, resample
+from preprocess.kernels._compiled_wavelet import low_pass
 from preprocess.kernels.reference import (
     blank,
     block_mean,
@@ -32,6 +33,7 @@ __all__ = [
     "histogram",
     "largest_component",
     "look_up",
+    "low_pass",
     "opened",
     "otsu",
     "resample",

@@ -10,6 +10,7 @@ For the decoder and the executor's GPU workers:
   clamp_to_stored(samples, images, scaled)   codec output → stored values; counts and extremes in one array
   undo_range(values, precision)              DALI's multiplier alone
   thumbnails(pixels, shifts)                 block means of a batch, for the breast mask
+  low_passes(pixels)                         a wavelet's next level of a batch, for coarse images of full ones
   draw(drawings, output)                     crop, orient, resample, look up, letterbox, blank: two launches
   batch_output(count, height, width, bits)   what `draw` draws into
   pinned, to_device, to_pinned               host memory for copies that run beside kernels
@@ -148,6 +149,8 @@ fill_holes = _kernels.fill_holes
 histogram = _kernels.histogram
 largest_component = _kernels.largest_component
 look_up = _kernels.look_up
+low_pass = _kernels.low_pass
+low_passes = _kernels.low_passes
 opened = _kernels.opened
 otsu = _kernels.otsu
 resample = _kernels.resample
@@ -177,6 +180,8 @@ __all__ = [
     "histogram",
     "largest_component",
     "look_up",
+    "low_pass",
+    "low_passes",
     "opened",
     "otsu",
     "pinned",

@@ -1,5 +1,5 @@
-// One pixel in, one pixel out: twins of _resample.to_index, look_up, block_mean and _mask.shift_mean, within,
-// brightest_of_nine, and of _blank.blank. A thread takes 8 rows of a column; a warp reads 32 neighbours.
+// One pixel out: twins of _resample.to_index, look_up, block_mean, of _mask.shift_mean, within,
+// brightest_of_nine, of _blank.blank, and of _wavelet.low_pass. A thread takes 8 rows of a column; a warp reads 32 neighbours.
 
 template <typename T>
 __device__ void index_tile(const Job &job)
@@ -151,6 +151,60 @@ extern "C" __global__ void blank(const Job *jobs)
     EACH_PIXEL(job.target, row, column)
         if (!*at<u8>(job.mask, rows[row], columns[column]))
             store(job.target, row, column, *job.result);
+}
+
+// Index of a line of `size` ≥ 2 samples that goes on mirrored at its first and last one.
+__device__ __forceinline__ int mirrored(int index, int size)
+{
+    const int inside = index < 0 ? -index : index;
+    return inside < size ? inside : 2 * (size - 1) - inside;
+}
+
+// Low-pass sample between two details; each is a sample less the mean of its neighbours (T.800 F-9, F-10).
+__device__ __forceinline__ int lifted(int far_before, int before, int here, int after, int far_after)
+{
+    const int detail_before = before - ((far_before + here) >> 1), detail_after = after - ((here + far_after) >> 1);
+    return here + ((detail_before + detail_after + 2) >> 2);
+}
+
+// Columns come before rows: rows are gone over with the low-pass samples of columns.
+template <typename T>
+__device__ __forceinline__ int low_of_column(const Plane &plane, int row, int column)
+{
+    if (plane.rows == 1)
+        return *at<T>(plane, 0, column);
+    int near[5];
+#pragma unroll
+    for (int k = 0; k < 5; ++k)
+        near[k] = *at<T>(plane, mirrored(2 * row + k - 2, plane.rows), column);
+    return lifted(near[0], near[1], near[2], near[3], near[4]);
+}
+
+template <typename T>
+__device__ void low_tile(const Job &job)
+{
+    const int columns = job.source.columns;
+    EACH_PIXEL(job.target, row, column)
+    {
+        int value;
+        if (columns == 1)
+            value = low_of_column<T>(job.source, row, 0);
+        else {
+            int near[5];
+#pragma unroll
+            for (int k = 0; k < 5; ++k)
+                near[k] = low_of_column<T>(job.source, row, mirrored(2 * column + k - 2, columns));
+            value = lifted(near[0], near[1], near[2], near[3], near[4]);
+        }
+        *at<int>(job.target, row, column) = value;
+    }
+}
+
+// source: integers → target: I32, half as many rows and columns: one step of the 5/3 low-pass filter.
+extern "C" __global__ void low_pass(const Job *jobs)
+{
+    const Job &job = jobs[blockIdx.z];
+    WITH_KIND(job.source.kind, low_tile, job)
 }
 
 // source: U16 values that DALI multiplied by 65535 / (2^precision − 1) → target: U16, the values before that.

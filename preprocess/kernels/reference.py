@@ -21,6 +21,7 @@ from preprocess.kernels._mask import (
     within,
 )
 from preprocess.kernels._resample import block_mean, count_values, look_up, resample, to_index
+from preprocess.kernels._wavelet import low_pass
 
 __all__ = [
     "blank",
@@ -35,6 +36,7 @@ __all__ = [
     "histogram",
     "largest_component",
     "look_up",
+    "low_pass",
     "opened",
     "otsu",
     "resample",

@@ -102,6 +102,10 @@ class Twins:
         value = self._device.upload(np.array([fill], np.int32))
         self._over_pixels("blank", target=picture, mask=self._rows(mask), table=indices, result=value)
 
+    def low_pass(self, pixels: Array) -> Array:
+        """One 5/3 low-pass step, int32."""
+        return self.low_passes([pixels])[0]
+
     def within(self, values: Array, low: int, high: int) -> Array:
         """Mask of low ≤ value ≤ high."""
         inside = self._device.empty(values.shape, np.bool_)
@@ -134,6 +138,10 @@ class Twins:
     def thumbnails(self, pixels: Sequence[Array], shifts: Sequence[int]) -> list[Array]:
         """See pictures.thumbnails."""
         return pictures.thumbnails(self._device, pixels, shifts)
+
+    def low_passes(self, pixels: Sequence[Array]) -> list[Array]:
+        """See pictures.low_passes."""
+        return pictures.low_passes(self._device, pixels)
 
     def draw(self, drawings: Sequence[Drawing], output: Array) -> Array:
         """See pictures.draw."""

@@ -46,7 +46,7 @@ def test_every_kernel_of_the_batch_path_is_timed_and_checked(compiled_kernels: S
     assert len(report.checks) == 12
     assert report.copy_bytes_per_s == 2 * (1 << 20) / 0.001
     timed = {timing.kernel.split()[0]: timing for timing in report.timings}
-    assert {"to_stored", "block_mean", "darkest", "pictures", "components_unite"} <= set(timed)
+    assert {"to_stored", "block_mean", "low_pass", "darkest", "pictures", "components_unite"} <= set(timed)
     assert timer.runs == len(report.timings) + 1
     assert timed["to_stored"].moved_bytes == 2 * 130 * 101 * 4
     # The middle 117 rows and the left 70 columns are read, 64 × 32 pixels are written, of 2 bytes each.

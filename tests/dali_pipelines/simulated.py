@@ -27,6 +27,7 @@ from preprocess import openjpeg, render
 from preprocess.config import ResultConfig
 from preprocess.errors import RejectedInput
 from preprocess.executors.devices import Device
+from preprocess.kernels import compiled
 from preprocess.pipeline import Draw
 from preprocess.records import Compression, ImageHeader, Prepared
 from preprocess.stored import Samples, to_stored
@@ -89,6 +90,9 @@ class NumpyMemory:
             pixels, outside = stored.pixels, stored.outside
             made.append(Stored(pixels, outside, int(pixels.min()), int(pixels.max())))
         return made
+
+    def low_passes(self, pixels: Sequence[Array]) -> list[Array]:
+        return [compiled.low_pass(each) for each in pixels]
 
     def render(self, draws: Sequence[Draw], config: ResultConfig) -> Rendered:
         return lambda: [self._drawn(draw, config) for draw in draws]

@@ -52,6 +52,9 @@ def test_pixels(twins: Any, seed: int, rows: int, columns: int, dtype: Any, shif
     table = np.random.default_rng(seed).integers(0, 256, 65536)
     for kind in (np.uint8, np.uint16):
         check(twins.look_up(index, table.astype(kind)), reference.look_up(index, table.astype(kind)))
+    low = reference.low_pass(pixels)
+    check(twins.low_pass(pixels), low)
+    check(twins.low_pass(low), reference.low_pass(low))
     for inverted in (False, True):
         check(twins.brightest_of_nine(pixels, inverted), reference.brightest_of_nine(pixels, inverted))
 

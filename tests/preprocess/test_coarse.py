@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from bench.phantom import PhantomSpec, generate
 from preprocess import roi
-from preprocess.coarse import FullFirst, _low_pass, is_derivable, is_needed
+from preprocess.coarse import FullFirst, is_derivable, is_needed
 from preprocess.codestream import deepest_level
 from preprocess.config import BitsOverflow, ResultConfig
 from preprocess.decode import CpuDecoder
 from preprocess.errors import RejectedInput
 from preprocess.geometry import is_full_certain
+from preprocess.kernels import seam as kernels
 from preprocess.pipeline import steps
 from preprocess.records import BreastBox, Instance, Mammogram, Partial, RoiMethod, SourceFile
 from preprocess.wavelet import low_pass_53
@@ -65,7 +66,7 @@ def encoded(pixels: np.ndarray, kind: str = "jpeg_2000", levels: int = 5, **chan
 def test_one_step_equals_the_oracles(rows: int, columns: int, dtype: type, seed: int) -> None:
     info = np.iinfo(np.uint16 if dtype is np.int32 else dtype)
     pixels = np.random.default_rng(seed).integers(info.min, info.max + 1, (rows, columns)).astype(dtype)
-    assert np.array_equal(_low_pass(pixels), low_pass_53(pixels, 1))
+    assert np.array_equal(kernels.low_pass(pixels), low_pass_53(pixels, 1))
 
 
 @settings(max_examples=40)
