@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Values = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -132,6 +131,8 @@ def largest_component(mask: Mask) -> Mask:
     Chosen by its first pixel's raster index, never by label number, which differs between libraries.
     All False if the mask is empty.
     """
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=_EIGHT)
     if count == 0:
         return np.zeros_like(mask)
@@ -156,6 +157,8 @@ def within(values: npt.NDArray[np.integer], low: int, high: int) -> Mask:
 
 def border_connected(mask: Mask) -> Mask:
     """The 8-connected components of the mask that touch the frame's border."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=_EIGHT)
     keep = np.zeros(count + 1, dtype=np.bool_)
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
@@ -167,6 +170,8 @@ def border_connected(mask: Mask) -> Mask:
 
 def fill_holes(mask: Mask, largest: int) -> Mask:
     """Fill the holes of at most `largest` pixels: 8-connected background that does not touch the border."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(~mask, structure=_EIGHT)
     fill = np.bincount(labels.ravel(), minlength=count + 1) <= largest
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
@@ -178,6 +183,8 @@ def fill_holes(mask: Mask, largest: int) -> Mask:
 
 def brightest_of_nine(values: npt.NDArray[np.integer], inverted: bool) -> npt.NDArray[np.integer]:
     """Each value replaced by the brightest-displaying of its 3 × 3 neighbourhood; the edge is repeated."""
+    from scipy import ndimage
+
     nine: npt.NDArray[np.integer] = (ndimage.minimum_filter if inverted else ndimage.maximum_filter)(
         values, size=3, mode="nearest"
     )

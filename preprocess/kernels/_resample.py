@@ -6,12 +6,16 @@ Out: 2-D uint16 (indices) or the table's values. Any other implementation must r
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from preprocess.records import IndexPixels, StoredPixels
 from preprocess.weights import WEIGHT_BITS, AxisWeights
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 SIGNED_OFFSET = 32768
 TABLE_ENTRIES = 65536
@@ -88,6 +92,8 @@ def _pass(matrix: sparse.csr_array, samples: IndexPixels) -> IndexPixels:
 
 
 def _matrix(weights: AxisWeights, samples: int) -> sparse.csr_array:
+    from scipy import sparse
+
     outputs, taps = weights.taps.shape
     index = weights.start[:, None] + np.arange(taps, dtype=np.int32)
     if index.min() < 0 or index.max() >= samples:

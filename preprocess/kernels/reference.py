@@ -1,6 +1,8 @@
 """The CPU side of the CPU/GPU seam: NumPy kernels, the executable form of DESIGN §2.
 
 In and out: as each function says. `cuda.py` exports the same names and must return the same bytes.
+
+SciPy is imported inside functions: it takes 0.3 s, and a run, whose kernels are `compiled.py`'s, does without.
 """
 
 from preprocess.kernels._blank import blank
