@@ -2,7 +2,7 @@
 
 In and out: as each function says. `cuda.py` exports the same names and must return the same bytes.
 
-SciPy is imported inside functions: it takes 0.3 s, and a run, whose kernels are `compiled.py`'s, does without.
+SciPy is imported inside functions: it takes 0.3 s, and runs, whose kernels are `compiled.py`'s, do without.
 """
 
 from preprocess.kernels._blank import blank
