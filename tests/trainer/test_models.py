@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -63,8 +64,8 @@ def after_a_step(model: keras.Model, images: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with one stepped model, its pictures and its logits."""
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run's folder with one stepped model, its pictures and its logits; it is forgotten afterwards."""
     keras.utils.set_random_seed(3)
     folder = tmp_path_factory.mktemp(request.param)
     model = models.build(config(request.param, drop_path=0.1), SIZE, HEADS)
@@ -75,7 +76,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     models.save(model, folder / "fold=0" / "model.keras")
     models.save(model, folder / "model.keras")
     (folder / "preprocessing.json").write_text('{"height": 64}')
-    return folder
+    del model
+    yield folder
+    keras.backend.clear_session()
 
 
 def test_a_saved_model_gives_the_same_logits(run: Path) -> None:
