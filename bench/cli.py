@@ -36,7 +36,10 @@ class _Commands(click.Group):
             raise click.UsageError(str(error)) from error
 
 
-@click.group(cls=_Commands, context_settings={"show_default": True, "max_content_width": 110})
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
 def main() -> None:
     """Measure bcd-prep and bcd-train, and make the synthetic mammograms that they are measured on."""
 

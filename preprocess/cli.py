@@ -87,6 +87,8 @@ def _tell(summary: RunSummary, *, dry_run: bool) -> None:
     if dry_run:
         click.echo(f"{summary.found} DICOM found, {summary.shards} shards planned, nothing written")
         return
+    if summary.shards == summary.shards_reused:
+        click.echo("this dataset is finished; there was nothing left to do")
     click.echo(
         f"{summary.found} DICOM found = {summary.prepared} prepared + {summary.rejected} rejected"
         f" + {summary.duplicate} duplicate; {summary.ignored} other files ignored; {summary.seconds:.1f} s"

@@ -177,6 +177,8 @@ def _click_type(kind: object, info: FieldInfo) -> click.Choice[str] | click.Para
         if (value := getattr(mark, name, None)) is not None
     }
     lower, upper = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if not bounds and kind in (int, float):
+        return click.INT if kind is int else click.FLOAT
     if kind is int:
         return click.IntRange(lower, upper, min_open="gt" in bounds, max_open="lt" in bounds)
     if kind is float:

@@ -61,9 +61,10 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     table, discovery = discovery.labels, replace(discovery, sources=(), labels=None)
     joined = join(table, scanned, (reject.source for reject in rejects))
     del scanned, table
-    for count, what in ((joined.rows_unmatched, "label rows"), (joined.images_unmatched, "images")):
-        if count:
-            reporter.note(f"{count} {what} without a partner in the label tables")
+    if joined.rows_unmatched:
+        reporter.note(f"{joined.rows_unmatched} rows of the label tables have no image here")
+    if joined.images_unmatched:
+        reporter.note(f"{joined.images_unmatched} images have no row in the label tables")
     kept, duplicates, conflicts = _resolve(joined.files, request, executor, reporter)
     kept, ambiguous = split_ambiguous(kept)
     shards = plan_shards(kept, config, discovery.label_columns)

@@ -66,7 +66,8 @@ def verify(out: Place) -> VerifyReport:
     """Re-read everything in OUT: sizes, hashes, checksums, images, counts, places. Damage never raises."""
     try:
         if size_of(out / MANIFEST) is None:
-            return VerifyReport(Verdict.INCOMPLETE, (f"{MANIFEST} is missing: the run did not finish",))
+            missing = f"{MANIFEST} is missing: no run of bcd-prep, or one that has not finished"
+            return VerifyReport(Verdict.INCOMPLETE, (missing,))
         manifest = read_manifest(out)
     except (DatasetDamaged, UsageError, OSError) as error:
         return VerifyReport(Verdict.DAMAGED, (_words(error),))

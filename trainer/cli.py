@@ -81,10 +81,13 @@ def _tell(summary: FitSummary, *, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"event": "summary", "was_finished": summary.was_finished, "folds": results}))
         return
+    from trainer.position import chosen_by
+
     if summary.was_finished:
         click.echo("this run is finished; there was nothing left to do")
     for one in summary.results:
-        click.echo(f"fold {one.fold}: best epoch {one.best_epoch}, {one.monitor} {one.score:.4f}")
+        name, value = chosen_by(one.monitor, one.score)
+        click.echo(f"fold {one.fold}: best epoch {one.best_epoch}, {name} {value:.4f}")
     click.echo(f"{summary.out} holds models, predictions and histories")
 
 

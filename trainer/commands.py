@@ -7,6 +7,7 @@ Out: files and exit codes as `trainer.cli` says; `predict` has bcd-prep's (3: to
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,9 @@ def tell_scores(found: Evaluation) -> None:
         )
     if found.held_out.unknown:
         click.echo(f"{found.held_out.unknown} images have no label and are in no score")
+    if found.trained_on:
+        shared = f"{found.trained_on} patients are in the dataset that was trained on, too: scores flatter"
+        click.echo(shared, err=True)
     for message in found.corrupt:
         click.echo(f"left out: {message}", err=True)
 
@@ -74,6 +78,12 @@ def _spoken(one: Interval) -> str:
         return f"{one.name} –"
     spread = "" if one.low is None else f" ({one.low:.3f}–{one.high:.3f})"
     return f"{one.name} {one.value:.3f}{spread}"
+
+
+def tell_rejects(by_code: Iterable[tuple[str, int]]) -> None:
+    """A line per code of docs/reject-codes.md."""
+    for code, count in by_code:
+        click.echo(f"  rejected {code}: {count}")
 
 
 @click.command()
@@ -123,6 +133,9 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
             f"{answer.found} DICOM found = {answer.predicted} predicted + {answer.rejected} rejected"
             f" + {answer.duplicate} duplicate; {out}"
         )
+        tell_rejects(answer.rejected_by_code)
+        if answer.exit_code:
+            click.echo("more rejects than --max-rejected allows (exit code 3)", err=True)
         if answer.guessed:
             click.echo(
                 f"{len(answer.guessed)} breasts had no readable image and got the training share of"
@@ -143,10 +156,12 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
               help="True lesion boxes (lesions.csv of phantoms): count maps that peak in one.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Take only the first N inputs.")
 @_LAYOUT
-def explain(run: Path, inputs: tuple[str, ...], out: Path, **how: object) -> None:
+@click.pass_context
+def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path, **how: object) -> None:
     """Show where in the original DICOM the answers of RUN come from.
 
-    Writes OUT/NAME.png and NAME.npy for every input, and OUT/explanations.csv.
+    Writes OUT/NAME.png and NAME.npy for every input (NAME is its source with / as %2F), and
+    OUT/explanations.csv. Exit code 3 if no input could be explained.
     """
     from trainer.attribution import Method
     from trainer.explain import Request
@@ -165,11 +180,15 @@ def explain(run: Path, inputs: tuple[str, ...], out: Path, **how: object) -> Non
     )
     answer = run_explanation(open_run(run), request)
     click.echo(f"{answer.explained} explained, {answer.rejected} rejected; {out}/explanations.csv")
+    tell_rejects(answer.rejected_by_code)
+    if answer.empty:
+        click.echo(f"{answer.empty} maps are empty and have no peak: nothing there raised the answer")
     if answer.with_lesions:
         click.echo(
             f"the map peaks in a true lesion in {answer.hits} of {answer.with_lesions} images"
             f" ({answer.hits / answer.with_lesions:.0%}; {answer.chance:.1%} by chance)"
         )
+    ctx.exit(0 if answer.explained else 3)
 
 
 @click.command()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.atomic import write_atomically
-from preprocess.errors import UsageError
+from preprocess.errors import DatasetDamaged, RunAborted, UsageError
 from preprocess.places import Place, plain_name
 from preprocess.schema import InstanceRow
 from trainer.assessment import Assessment, assess
@@ -48,6 +48,8 @@ class Evaluation:
     curves: tuple[Curve, ...]
     corrupt: tuple[str, ...]
     """Records that were left out (--on-corrupt skip), with the reason."""
+    trained_on: int = 0
+    """Patients of another dataset who are in the run's own, too: their scores flatter."""
 
 
 def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, workers: int = 0) -> Evaluation:
@@ -55,7 +57,7 @@ def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, worke
 
     Args:
         run: at least one finished fold.
-        where: another dataset than the run's own.
+        where: another dataset than the run's own; its own, named, is what leaving it out means.
         tta: flips to average over.
         workers: threads that read images; 0: one per core.
 
@@ -65,6 +67,8 @@ def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, worke
         RunAborted: the disk.
     """
     dataset = open_dataset(run.dataset if where is None else where)
+    if dataset.sha256 == run.dataset_sha256:
+        where = None  # its own under whatever name: images that were trained on are never scored as unseen
     _require_fit(run, dataset, own=where is None)
     labels = labels_of(dataset.rows, run.config.data, seed=run.config.optimization.seed)
     found, folds, corrupt = _predict(run, dataset, labels, where is None, tta, workers)
@@ -83,9 +87,19 @@ def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, worke
         test=_assessed(predictions, kept, tested) if (tested & ~np.isnan(predictions.label)).any() else None,
         curves=all_curves([(level, predictions.where(~tested).cases(level).known()) for level in Level]),
         corrupt=corrupt,
+        trained_on=0 if where is None else _shared_patients(run, dataset),
     )
     _write(evaluation, run, dataset, tta)
     return evaluation
+
+
+def _shared_patients(run: Run, dataset: Dataset) -> int:
+    """How many patients are in the run's own dataset, too, where that still is there."""
+    try:
+        own = open_dataset(run.dataset)
+    except (UsageError, RunAborted, DatasetDamaged):
+        return 0
+    return len({row.patient_id for row in dataset.rows} & {row.patient_id for row in own.rows})
 
 
 def _require_fit(run: Run, dataset: Dataset, *, own: bool) -> None:
@@ -94,7 +108,9 @@ def _require_fit(run: Run, dataset: Dataset, *, own: bool) -> None:
             f"{dataset.place} is not the dataset that was trained on any more; name it to evaluate on it"
         )
     mine, theirs = run.preprocessing, dataset.manifest.config
-    ignored = {"formats", "encoding", "folds", "seed", "limit", "shard_images", "shard_bytes", "identifiers"}
+    ignored = {
+        "formats", "encoding", "folds", "seed", "limit", "shard_images", "shard_bytes", "identifiers", "read",
+    }  # fmt: skip
     fields = type(mine).model_fields.keys() - ignored
     different = sorted(name for name in fields if getattr(mine, name) != getattr(theirs, name))
     if different:

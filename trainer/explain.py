@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,11 @@ class Explanation:
 
     @property
     def hit(self) -> bool | None:
-        """Whether the map peaks inside a true lesion; None where there is none."""
+        """Whether the map peaks inside a true lesion; None where there is none. An empty map does not."""
         if self.map is None or not self.boxes:
             return None
-        return any(box.holds(*self.map.peak()) for box in self.boxes)
+        peak = self.map.peak()
+        return peak is not None and any(box.holds(*peak) for box in self.boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ class Answer:
     rejected: int
     with_lesions: int
     hits: int
+    empty: int
+    """Maps without a peak: nothing in the image raised the answer."""
+    rejected_by_code: tuple[tuple[str, int], ...]
     chance: float | None
     """Hits that peaks anywhere in the breast box would make: mean share of the box that lesions cover."""
 
@@ -187,7 +192,8 @@ def _write_table(done: Sequence[Explanation], path: Path) -> None:
 def _lines(done: Sequence[Explanation]) -> Iterator[tuple[str, ...]]:
     for one in done:
         identity = one.prepared.mammogram.instance.identity if one.prepared else one.source.identity
-        peak = ("", "") if one.map is None else tuple(str(place) for place in one.map.peak())
+        found = one.map.peak() if one.map is not None else None
+        peak = ("", "") if found is None else tuple(str(place) for place in found)
         hit = "" if one.hit is None else str(int(one.hit))
         yield (
             one.source.source, identity.patient_id or "", identity.image_id or "", identity.laterality or "",
@@ -203,6 +209,8 @@ def _answer(done: Sequence[Explanation]) -> Answer:
         rejected=sum(one.prepared is None for one in done),
         with_lesions=len(judged),
         hits=sum(bool(one.hit) for one in judged),
+        empty=sum(one.map is not None and one.map.peak() is None for one in done),
+        rejected_by_code=tuple(sorted(Counter(one.reject_code for one in done if one.reject_code).items())),
         chance=float(np.mean([_chance(one) for one in judged])) if judged else None,
     )
 

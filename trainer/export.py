@@ -92,7 +92,7 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
     if not source.is_file():
         raise UsageError(f"{run}: fold {fold} has no finished model (fold={fold}/model.keras)")
     if out.exists():
-        raise UsageError(f"{out} exists")
+        raise UsageError(f"{out} exists: delete it, or give another --out")
     model = with_probabilities(load(source))
     preprocessing = _read_text(run / PREPROCESSING)
     facts = model_facts(model)

@@ -31,8 +31,13 @@ class OriginalMap:
     step_px: int
     """s, in full-size pixels."""
 
-    def peak(self) -> tuple[int, int]:
-        """Full-size row and column of the largest block's middle; of equals, the first in raster order."""
+    def peak(self) -> tuple[int, int] | None:
+        """Full-size row and column of the largest block's middle; of equals, the first in raster order.
+
+        None for a map that is zero everywhere: nothing in the image raised the answer.
+        """
+        if not self.values.any():
+            return None
         row, column = np.unravel_index(int(np.argmax(self.values)), self.values.shape)
         half = self.step_px // 2
         return int(row) * self.step_px + half, int(column) * self.step_px + half

@@ -56,6 +56,11 @@ class EpochRow:
         return -(self.image.log_loss or 0.0)
 
 
+def chosen_by(monitor: str, score: float) -> tuple[str, float]:
+    """A score's name and value as people read them: below 0 it is a log loss with its sign turned."""
+    return ("log_loss", -score) if score < 0 else (monitor, score)
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Sums over an epoch's steps so far."""

@@ -72,6 +72,7 @@ class Answer:
     """Rows of a submission (0 without)."""
     guessed: tuple[str, ...]
     """Breasts of a submission with no readable image: they got the training set's share of positives."""
+    rejected_by_code: tuple[tuple[str, int], ...]
     exit_code: int
 
 
@@ -112,6 +113,7 @@ def predict(run: Run, request: Request, reporter: Reporter | None = None) -> Ans
         duplicate=summary.duplicate,
         breasts=len(lines) if request.submission else 0,
         guessed=guessed,
+        rejected_by_code=summary.rejected_by_code,
         exit_code=summary.exit_code,
     )
 

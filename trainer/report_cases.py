@@ -44,14 +44,19 @@ class Group:
 
 
 def groups(run: Run, dataset: Dataset, predictions: Predictions) -> tuple[Group, ...]:
-    """Surest finds, worst misses, worst false alarms, of images that some fold's model had not seen."""
+    """Positives scored highest and lowest, negatives scored highest, of images unseen by a fold's model.
+
+    No threshold: what counts as found is in the report's tables. A positive is shown once.
+    """
     held = predictions.where((predictions.fold >= 0) & ~np.isnan(predictions.label))
     positive = held.label == 1
     order = np.argsort(held.probability, kind="stable")
+    positives = [i for i in order if positive[i]]
+    lowest = positives[: min(CASES, len(positives) // 2)]
     chosen = (
-        ("Found", [i for i in order[::-1] if positive[i]][:CASES]),
-        ("Missed", [i for i in order if positive[i]][:CASES]),
-        ("False alarms", [i for i in order[::-1] if not positive[i]][:CASES]),
+        ("Positives scored highest", positives[len(lowest) :][::-1][:CASES]),
+        ("Positives scored lowest", lowest),
+        ("Negatives scored highest", [i for i in order[::-1] if not positive[i]][:CASES]),
     )
     row_of = {row.source: index for index, row in enumerate(dataset.rows) if row.status is Status.PREPARED}
     explainers: dict[int, Explainer] = {}

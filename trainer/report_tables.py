@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from trainer.assessment import Assessment, LevelAssessment
 from trainer.dataset import Dataset
 from trainer.intervals import Interval
+from trainer.position import chosen_by
 from trainer.predictions import Level
 from trainer.run import Run
 
@@ -125,8 +126,9 @@ def fold_table(run: Run) -> Table:
     rows = []
     for fold in run.folds:
         one = run.result(fold)
+        name, value = chosen_by(one.monitor, one.score)
         rows.append(
-            (str(fold), f"{one.best_epoch} of {one.epochs}", one.monitor, number(one.score),
+            (str(fold), f"{one.best_epoch} of {one.epochs}", name, number(value),
              f"{one.train_images:,}", f"{one.validation_images:,}", f"{one.seconds:.0f}")
         )  # fmt: skip
     headers = ("fold", "best epoch", "chosen by", "score", "training images", "validation images", "seconds")

@@ -65,3 +65,8 @@ def test_a_map_of_zeros_leaves_the_picture_alone() -> None:
     picture = blend(gray, np.zeros((3, 4), np.float32))
     np.testing.assert_array_equal(picture[..., 0], picture[..., 2])
     np.testing.assert_allclose(picture[..., 1], gray * 255, atol=0.51)
+
+
+def test_a_map_of_nothing_has_no_peak() -> None:
+    empty = to_original(np.zeros((256, 128), np.float32), geometry(False), (2776, 2082))
+    assert empty.peak() is None
