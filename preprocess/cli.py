@@ -87,7 +87,7 @@ def _tell(summary: RunSummary, *, dry_run: bool) -> None:
     if dry_run:
         click.echo(f"{summary.found} DICOM found, {summary.shards} shards planned, nothing written")
         return
-    if summary.shards == summary.shards_reused:
+    if 0 < summary.shards == summary.shards_reused:
         click.echo("this dataset is finished; there was nothing left to do")
     click.echo(
         f"{summary.found} DICOM found = {summary.prepared} prepared + {summary.rejected} rejected"

@@ -144,7 +144,9 @@ class _Frozen(BaseModel):
 class ResultConfig(_Frozen):
     """Everything that decides bytes. Two runs with equal ResultConfig and input give equal shards."""
 
-    formats: tuple[Format, ...] = Field((Format.TFRECORD,), description="Kinds of shard files to write.")
+    formats: tuple[Format, ...] = Field(
+        (Format.TFRECORD,), description="Kinds of shard files; may be given several times."
+    )
     height: int = Field(1024, ge=16, le=8192, description="Rows of a prepared image.")
     width: int = Field(512, ge=16, le=8192, description="Columns of a prepared image.")
     bits: int = Field(16, description="Bits per prepared pixel: 8 or 16.")

@@ -19,6 +19,7 @@ from preprocess.tfrecord import read_records
 from tests.trainer.runs import curve, everything, fit, make_small, one_line
 from trainer.backends.base import PendingStep
 from trainer.backends.tensorflow import TensorFlowLearner
+from trainer.position import chosen_by
 from trainer.predictions import Level, Predictions
 from trainer.records import Batch
 from trainer.runfolder import RunFolder
@@ -299,3 +300,9 @@ def test_export_writes_the_model_of_a_fold_with_its_preprocessing(run: Path, tmp
     assert (out / "assets.extra" / "preprocessing.json").is_file()
     missing = CliRunner().invoke(main, ["export", str(run), "--format", "onnx", "--fold", "1"])
     assert missing.exit_code == 2
+
+
+def test_a_score_below_zero_is_told_as_the_log_loss_that_it_is() -> None:
+    assert chosen_by("breast_pr_auc", -0.1186) == ("log_loss", 0.1186)
+    assert chosen_by("loss", -0.5) == ("log_loss", 0.5)
+    assert chosen_by("breast_pr_auc", 0.25) == ("breast_pr_auc", 0.25)
