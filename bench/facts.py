@@ -19,7 +19,7 @@ PACKAGES = ("bcd-mammography", "imagecodecs", "numpy", "pillow", "pydicom", "sci
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("preprocess", "bench")
+_CODE = ("preprocess", "dali_pipelines", "trainer", "bench", ":!bench/results")
 
 
 @dataclass(frozen=True, slots=True)

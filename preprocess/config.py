@@ -227,6 +227,11 @@ class ResultConfig(_Frozen):
             raise ValueError("--percentile-low must be below --percentile-high")
         return self
 
+    @property
+    def decodes_fully(self) -> bool:
+        """Whether level 0 is asked for by name."""
+        return self.decode in ("full", "0")
+
     @field_validator("decode")
     @classmethod
     def _decode(cls, value: str) -> str:

@@ -137,7 +137,7 @@ def begin(source: SourceFile, config: ResultConfig) -> Instance:
 
     With --read needed, and of JPEG 2000 only; of what cannot be read in part, all. Raises as `parse`.
     """
-    if config.read is not Read.NEEDED or config.decode in ("full", "0"):
+    if config.read is not Read.NEEDED or config.decodes_fully:
         return parse(source, config)
     part = _part(source, config)
     if isinstance(part, Instance):

@@ -48,7 +48,7 @@ def is_full_certain(image: ImageHeader, config: ResultConfig) -> bool:
     picture's size along either, no box has.
     """
     if config.decode != "auto":
-        return config.decode in ("full", "0")
+        return config.decodes_fully
     least = 2 * Fraction(str(config.decode_margin))
     return image.rows < least * config.height and image.columns < least * config.width
 

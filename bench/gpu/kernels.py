@@ -218,11 +218,12 @@ def _drawing(pixels: Array, shape: tuple[int, int]) -> Drawing:
 
 
 def checks(kernels: Twins, upload: Callable[[npt.NDArray[Any]], Array]) -> list[Checked]:
-    """The range rule, planted over- and undershoot, and drawing: the device against the host."""
+    """The range rule, planted over- and undershoot, drawing, low-pass: the device against the host."""
     return [
         *(_range_rule(kernels, upload, precision) for precision in range(9, 17)),
         *(_overshoot(kernels, upload, bits) for bits in (8, 12, 16)),
         _drawn_as_the_reference(kernels, upload),
+        _low_pass_as_the_reference(kernels, upload),
     ]
 
 
@@ -261,6 +262,25 @@ def _drawn_as_the_reference(kernels: Twins, upload: Callable[[npt.NDArray[Any]],
     expected = reference.resample(reference.to_index(pixels), drawing.columns, drawing.rows)
     wrong = int(np.count_nonzero(made != expected))
     return Checked("crop, flip, resample, look up", wrong == 0, f"{wrong} of {expected.size} differ")
+
+
+def _low_pass_as_the_reference(kernels: Twins, upload: Callable[[npt.NDArray[Any]], Array]) -> Checked:
+    """Two steps of a batch of odd and even sizes: stored values, then what overshoots their range."""
+    random = np.random.default_rng(2)
+    shapes = ((701, 500), (1, 64), (64, 1), (2, 3))
+    expected: list[npt.NDArray[np.integer]] = [
+        random.integers(0, 2, shape).astype(np.uint16) * np.uint16(65535) for shape in shapes
+    ]
+    bands = [upload(pixels) for pixels in expected]
+    wrong = 0
+    for _ in range(2):
+        expected = [reference.low_pass(pixels) for pixels in expected]
+        bands = kernels.low_passes(bands)
+        wrong += sum(
+            int(np.count_nonzero(kernels.to_host(band) != truth))
+            for band, truth in zip(bands, expected, strict=True)
+        )
+    return Checked("5/3 low-pass", wrong == 0, f"{wrong} values differ")
 
 
 class EventTimer:

@@ -8,7 +8,6 @@ Each measurement is `bcd-bench train` in a process of its own: a backend keeps w
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -113,8 +112,7 @@ def _bench(
         "--batch-size", str(batch), "--precision", PRECISION, "--backend", backend, "--out", str(out),
         "--steps", str(max(2, round(10 * context.request.seconds))), "--repeats", "2",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     return done.stderr, load(out).measurements if out.exists() else ()
 
 

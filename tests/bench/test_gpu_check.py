@@ -191,7 +191,7 @@ def test_a_training_that_fails_otherwise_is_a_figure(
 
 def test_training_is_left_out_where_no_backend_has_a_gpu(request_: Request) -> None:
     if training.backend_with_gpu() is not None:
-        pytest.skip("there is one")
+        pytest.skip("a backend has a GPU here: what it does then is measured by gpu-check")
     context = Context(request_)
     assert named("training").work(context)
     assert "neither JAX nor TensorFlow" in str(context.figures["left_out"])

@@ -43,7 +43,7 @@ def test_every_kernel_of_the_batch_path_is_timed_and_checked(compiled_kernels: S
     )
     assert copied == [(1 << 20, 1 << 20)]
     assert report.ok
-    assert len(report.checks) == 12
+    assert len(report.checks) == 13
     assert report.copy_bytes_per_s == 2 * (1 << 20) / 0.001
     timed = {timing.kernel.split()[0]: timing for timing in report.timings}
     assert {"to_stored", "block_mean", "low_pass", "darkest", "pictures", "components_unite"} <= set(timed)

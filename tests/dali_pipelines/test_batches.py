@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,12 +41,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[SourceFile]:
             path.write_bytes(b"no DICOM")
         found.append(SourceFile(path.name, str(path), explicit=True))
     return found
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 def told(outcome: Prepared | Reject) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
@@ -19,12 +19,6 @@ from tests.dali_pipelines.simulated import BUCKETS, bucket, engines_of
 from tests.instances import header, instance, smooth
 
 ENGINES = ["batch", "single", "level"]
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 def j2k(bits: int, seed: int, shape: tuple[int, int] = (180, 150), **changes: object) -> Instance:

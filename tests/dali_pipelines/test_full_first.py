@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,12 +55,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[SourceFile]:
             path.write_bytes(data)
         found.append(SourceFile(path.name, str(path), explicit=True))
     return found
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 def decoder(host: ThreadPoolExecutor, **settings: object) -> DaliDecoder:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.tracking.server import Tracker, serving
 from tests.trainer.runs import curve, fit, make_small
+from trainer.position import EpochRow
 
-needs_mlflow = pytest.mark.skipif(
-    importlib.util.find_spec("mlflow") is None, reason="needs the extra `mlflow`: make mlflow"
-)
+# MLflow brings some fifty packages, which nothing else here needs: they are not in the lock file.
+has_mlflow = importlib.util.find_spec("mlflow") is not None
+needs_mlflow = pytest.mark.skipif(not has_mlflow, reason="needs the extra `mlflow`: make mlflow")
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,9 @@ def test_a_server_that_is_lost_costs_a_message_and_gets_all_when_it_is_back(
 
     tracker, send = Tracker(), tracking.MLflow._send
 
-    def lost_for_the_first(log: tracking.MLflow, history: list[object]) -> None:
+    def lost_for_the_first(log: tracking.MLflow, history: Sequence[EpochRow]) -> None:
         tracker.refuses = len(history) == 1
-        send(log, history)  # type: ignore[arg-type]
+        send(log, history)
 
     monkeypatch.setattr(tracking.MLflow, "_send", lost_for_the_first)
     with serving(tracker) as uri:
@@ -106,7 +108,7 @@ def test_a_server_that_cannot_be_had_is_said_at_once(dataset: Path, tmp_path: Pa
     assert "Traceback" not in done.output
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
+@pytest.mark.skipif(has_mlflow, reason="MLflow is installed: its absence cannot be seen here")
 def test_without_mlflow_the_message_names_the_extra(dataset: Path, tmp_path: Path) -> None:
     done = fit(dataset, tmp_path / "run", "--mlflow", "http://127.0.0.1:9")
     assert done.exit_code == 2
