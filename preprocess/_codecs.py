@@ -2,7 +2,9 @@
 
 In:  an Instance whose codestream facts agree with its header, and a wavelet level.
 Out: Samples, of the level's exact size. Which library decodes what:
-     JPEG 2000, HTJ2K       OpenJPEG, all levels through one path (openjpeg.py)
+     JPEG 2000              our own, lossless as mammograms have it (jpeg2000.py); else, and where that finds
+                            anything wrong, OpenJPEG (openjpeg.py); the same pixels at every level
+     HTJ2K                  OpenJPEG
      JPEG                   libjpeg-turbo 3 (imagecodecs.jpeg8), 8 and 12 bits
      JPEG Lossless          our own (jpeg_lossless.py), 2 to 16 bits
      JPEG-LS                CharLS (imagecodecs.jpegls)
@@ -27,7 +29,7 @@ from imagecodecs import (
     packbits_decode,
 )
 
-from preprocess import jpeg_lossless, openjpeg
+from preprocess import jpeg2000, jpeg_lossless, openjpeg
 from preprocess._canary import with_canary
 from preprocess.codestream import check_packets, compression_of, repair
 from preprocess.errors import RejectedInput
@@ -64,9 +66,7 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
     if compression in (Compression.JPEG_2000, Compression.HTJ2K):
         if level == 0:
             check_packets(codestream, facts)
-        whole = facts.lossless and image.transfer_syntax_uid in _LOSSLESS_WAVELETS
-        values = openjpeg.decode(codestream, level, lossless=whole)
-        return Samples(values, facts.precision, facts.signed, "openjpeg")
+        return _wavelets(codestream, image, facts, level)
     if compression is Compression.JPEG_LS:
         decoded = _imagecodecs(jpegls_decode, codestream)
         return Samples(decoded, facts.precision, False, "charls")
@@ -74,6 +74,16 @@ def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | No
     if compression is Compression.JPEG_LOSSLESS:
         return Samples(jpeg_lossless.decode(codestream), image.bits_allocated, False, "jpeg_lossless")
     return Samples(_jpeg(codestream, facts), image.bits_allocated, False, "libjpeg-turbo")
+
+
+def _wavelets(codestream: bytes, image: ImageHeader, facts: CodestreamFacts, level: int) -> Samples:
+    """JPEG 2000 and HTJ2K: our own decoder where it knows the kind of stream, or else OpenJPEG."""
+    values = jpeg2000.decode(codestream, facts, level)
+    if values is not None:
+        return Samples(values, facts.precision, facts.signed, "jpeg2000")
+    whole = facts.lossless and image.transfer_syntax_uid in _LOSSLESS_WAVELETS
+    decoded = openjpeg.decode(codestream, level, lossless=whole)
+    return Samples(decoded, facts.precision, facts.signed, "openjpeg")
 
 
 def _jpeg(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:

@@ -48,7 +48,7 @@ class Unordered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Style:
+class Style:
     """What SIZ and COD say of packets."""
 
     rows: int
@@ -148,7 +148,7 @@ class _Reader:
     """Walks packets through the codestream's first bytes."""
 
     data: bytes
-    style: _Style
+    style: Style
     position: int
     packets: int = field(default=0)
 
@@ -268,13 +268,28 @@ def for_level(head: bytes, level: int) -> bytes:
     return kept + sot + struct.pack(">H", SOD) + body + EOC_BYTES
 
 
+def tile(codestream: bytes) -> tuple[Style, bytes]:
+    """What the header of a whole codestream of one tile says of packets, and the packets of all its parts.
+
+    Packets' lengths, if told, may be wrong, and are not looked at: such a stream is refused.
+
+    Raises:
+        Short, Unordered: as `for_level`.
+    """
+    _, style, position = _main_header(codestream)
+    packets, ended = _tile_parts(codestream, position, frozenset((_COM,)))
+    if not ended:
+        raise Unordered("the last tile-part does not say where it ends")
+    return style, packets
+
+
 def _walk(reader: _Reader, level: int) -> int:
     """Step over the packets that `level` needs; return how many there are besides."""
     style, others = reader.style, 0
     _check_numbers(style, style.levels - level)
     for resolution in range(style.levels + 1):
         if resolution > style.levels - level:
-            across, down = _grid(style, resolution)
+            across, down = grid(style, resolution)
             others += across * down * style.layers
             continue
         precincts = list(_precincts(style, resolution))
@@ -283,24 +298,24 @@ def _walk(reader: _Reader, level: int) -> int:
     return others
 
 
-def _check_numbers(style: _Style, finest: int) -> None:
+def _check_numbers(style: Style, finest: int) -> None:
     """Refuse what would take long, before anything is made of it: by claims alone. Raises Unordered."""
-    grids = [_grid(style, resolution) for resolution in range(style.levels + 1)]
+    grids = [grid(style, resolution) for resolution in range(style.levels + 1)]
     packets = sum(across * down for across, down in grids) * style.layers
-    columns, rows = _resolution_size(style, finest)
+    columns, rows = resolution_size(style, finest)
     blocks = columns * rows >> min(style.block_width, style.precincts[finest][0])
     blocks >>= min(style.block_height, style.precincts[finest][1])
     if packets > _MAX_PACKETS or blocks > _MAX_BLOCKS:
         raise Unordered("too many packets or code-blocks")
 
 
-def _nothing(style: _Style, number: int) -> bytes:
+def _nothing(style: Style, number: int) -> bytes:
     """An empty packet, the `number`-th of its tile."""
     sop = struct.pack(">HHH", _SOP, 4, number & 0xFFFF) if style.sop else b""
     return sop + b"\0" + (struct.pack(">H", _EPH) if style.eph else b"")
 
 
-def _order(style: _Style, precincts: list[list[_Band]]) -> Iterator[tuple[list[_Band], int]]:
+def _order(style: Style, precincts: list[list[_Band]]) -> Iterator[tuple[list[_Band], int]]:
     """A resolution's packets in turn: the bands of a precinct, and the layer."""
     if style.progression in (_LRCP, _RLCP):
         yield from ((bands, layer) for layer in range(style.layers) for bands in precincts)
@@ -308,7 +323,7 @@ def _order(style: _Style, precincts: list[list[_Band]]) -> Iterator[tuple[list[_
         yield from ((bands, layer) for bands in precincts for layer in range(style.layers))
 
 
-def _main_header(head: bytes) -> tuple[bytes, _Style, int]:
+def _main_header(head: bytes) -> tuple[bytes, Style, int]:
     """The main header as it is to be kept, what it says, and where the first tile-part is."""
     kept = bytearray(head[:2])
     size = style = None
@@ -344,16 +359,20 @@ def _segment_at(head: bytes, position: int) -> tuple[int, int]:
     return marker, position + 2 + length
 
 
-def _style(rows: int, columns: int, body: bytes) -> _Style:
-    flags, progression, layers, _, levels, width, height, block_style = struct.unpack_from(">BBHB4B", body)
+def _style(rows: int, columns: int, body: bytes) -> Style:
+    flags, progression, layers, mixed, levels, width, height, block_style = struct.unpack_from(
+        ">BBHB4B", body
+    )
+    if mixed:
+        raise Unordered("a transform over several components")
     sizes = tuple((b & 15, b >> 4) for b in body[10:]) if flags & 1 else ((15, 15),) * (levels + 1)
-    style = _Style(
+    style = Style(
         rows, columns, progression, layers, levels, width + 2, height + 2, block_style,
         bool(flags & 2), bool(flags & 4), sizes,
     )  # fmt: skip
     if any(0 in size for size in sizes[1:]):
         raise Unordered("precincts narrower than a sub-band's sample")
-    single = all(_grid(style, resolution) == (1, 1) for resolution in range(levels + 1))
+    single = all(grid(style, resolution) == (1, 1) for resolution in range(levels + 1))
     if progression == _LRCP and layers > 1:
         raise Unordered("layer by layer")
     if progression > _RPCL and not single:
@@ -361,19 +380,22 @@ def _style(rows: int, columns: int, body: bytes) -> _Style:
     return style
 
 
-def _tile_parts(head: bytes, position: int) -> tuple[bytes, bool]:
+def _tile_parts(
+    head: bytes, position: int, allowed: frozenset[int] = frozenset((_PLT, _COM))
+) -> tuple[bytes, bool]:
     """Packets of the tile's parts in a row, as far as they are there, and whether the last part has ended."""
-    packets = bytearray()
+    packets, part = bytearray(), 0
     while True:
+        if position + 2 <= len(head) and head[position : position + 2] != SOT.to_bytes(2):
+            return bytes(packets), True
         if position + 12 > len(head):
             return bytes(packets), False
-        marker, length, tile, psot = struct.unpack_from(">HHHI", head, position)
-        if marker != SOT:
-            return bytes(packets), True
-        if length != 10 or tile:
-            raise Unordered("a tile-part of another tile")
+        _, length, tile, psot, number = struct.unpack_from(">HHHIB", head, position)
+        if length != 10 or tile or number != part:
+            raise Unordered("a tile-part of another tile, or not the next one")
+        part += 1
         try:
-            start = _tile_header(head, position + 12)
+            start = _tile_header(head, position + 12, allowed)
         except Short:
             return bytes(packets), False
         end = position + psot if psot else len(head)
@@ -383,33 +405,33 @@ def _tile_parts(head: bytes, position: int) -> tuple[bytes, bool]:
         position = end
 
 
-def _tile_header(head: bytes, position: int) -> int:
+def _tile_header(head: bytes, position: int, allowed: frozenset[int]) -> int:
     """Where the packets of a tile-part begin whose header goes on at `position`."""
     while True:
         marker, end = _segment_at(head, position)
         if marker == SOD:
             return end
-        if marker not in (_PLT, _COM):
+        if marker not in allowed:
             raise Unordered(f"marker {marker:04X} in a tile-part")
         position = end
 
 
-def _resolution_size(style: _Style, resolution: int) -> tuple[int, int]:
+def resolution_size(style: Style, resolution: int) -> tuple[int, int]:
     """(columns, rows) of a resolution."""
     shift = style.levels - resolution
     return -(-style.columns >> shift), -(-style.rows >> shift)
 
 
-def _grid(style: _Style, resolution: int) -> tuple[int, int]:
+def grid(style: Style, resolution: int) -> tuple[int, int]:
     """How many precincts lie side by side and one below the other."""
-    columns, rows = _resolution_size(style, resolution)
+    columns, rows = resolution_size(style, resolution)
     across, down = style.precincts[resolution]
     return -(-columns >> across), -(-rows >> down)
 
 
-def _precincts(style: _Style, resolution: int) -> Iterator[list[_Band]]:
+def _precincts(style: Style, resolution: int) -> Iterator[list[_Band]]:
     """Precincts in raster order, each as its non-empty sub-bands (T.800 B.6, B.7, B.9)."""
-    columns, rows = _resolution_size(style, resolution)
+    columns, rows = resolution_size(style, resolution)
     wide, high = style.precincts[resolution]
     if resolution:
         # HL, LH, HH: what the step from the coarser resolution leaves of this one's columns and rows.
@@ -422,7 +444,7 @@ def _precincts(style: _Style, resolution: int) -> Iterator[list[_Band]]:
         wide, high = wide - 1, high - 1
     else:
         bands = [(columns, rows)]
-    across, down = _grid(style, resolution)
+    across, down = grid(style, resolution)
     block = min(style.block_width, wide), min(style.block_height, high)
     for row in range(down):
         for column in range(across):

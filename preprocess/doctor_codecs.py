@@ -30,6 +30,7 @@ def codec_checks() -> Iterator[Check]:
         return
     words = dict(part.split("-", 1) for part in imagecodecs.version().split(", ") if "-" in part)
     yield from _openjpeg()
+    yield checked("JPEG 2000, lossless", f"Numba {version('numba')}, against OpenJPEG", _jpeg_2000_lossless)
     yield checked("JPEG Lossless", f"Numba {version('numba')}", _jpeg_lossless)
     yield checked("JPEG-LS", f"CharLS {words.get('charls', '?')}", _jpeg_ls)
     yield checked("deflate", f"libdeflate {words.get('libdeflate', '?')}", _deflate)
@@ -86,6 +87,20 @@ def _levels() -> bool:
     stream = _encoded_j2k(pixels)
     expected = (np.clip(low_pass_53(pixels, level), 0, 65535) for level in (1, 2))
     return all(np.array_equal(openjpeg.decode(stream, r + 1), low) for r, low in enumerate(expected))
+
+
+def _jpeg_2000_lossless() -> bool:
+    from preprocess import jpeg2000, openjpeg
+    from preprocess.codestream import read_facts
+    from preprocess.records import Compression
+
+    stream = _encoded_j2k(_picture())
+    facts = read_facts(stream, Compression.JPEG_2000)
+    decoded = (jpeg2000.decode(stream, facts, level) for level in range(facts.levels + 1))
+    return all(
+        pixels is not None and np.array_equal(pixels, openjpeg.decode(stream, level))
+        for level, pixels in enumerate(decoded)
+    )
 
 
 def _htj2k() -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
-from preprocess import _codecs, openjpeg
+from preprocess import _codecs
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
 from preprocess.kernels import compiled
@@ -53,14 +53,18 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -> Work:
     """Prepare one image and count."""
-    work, decode = Work(), openjpeg.decode
+    work = Work()
 
-    def decoded(codestream: bytes, level: int, **options: Any) -> Any:
-        values = decode(codestream, level, **options)
-        work.levels.append(level)
-        work.samples += values.size
-        work.codestream_bytes += len(codestream)
-        return values
+    def decoded_by(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def decoded(codestream: bytes, *others: Any, **options: Any) -> Any:
+            values = decode(codestream, *others, **options)
+            if values is not None:
+                work.levels.append(others[-1])
+                work.samples += values.size
+                work.codestream_bytes += len(codestream)
+            return values
+
+        return decoded
 
     def counted(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def count(first: Any, *rest: Any, **more: Any) -> Any:
@@ -69,7 +73,8 @@ def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -
 
         return count
 
-    monkeypatch.setattr(_codecs.openjpeg, "decode", decoded)
+    for codec in (_codecs.jpeg2000, _codecs.openjpeg):
+        monkeypatch.setattr(codec, "decode", decoded_by(codec.decode))
     for name in compiled.__all__:
         monkeypatch.setattr(compiled, name, counted(name, getattr(compiled, name)))
     trace = steps(SourceFile("1.dcm", str(path), explicit=True), config, CpuDecoder())

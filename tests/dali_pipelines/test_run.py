@@ -86,7 +86,7 @@ def test_a_device_gives_the_cpus_bytes_whatever_it_does(
     assert summary.found == summary.prepared + summary.rejected + summary.duplicate
     rows = assert_same(tmp_path / "out", by_cpu)
     used = set(rows.decoder.dropna())
-    assert {"openjpeg", "jpeg_lossless", "charls", "native"} <= used
+    assert {"openjpeg", "jpeg2000", "jpeg_lossless", "charls", "native"} <= used
     assert used & {"batch", "single", "level"}
     assert set(shards_by_device(tmp_path / "out")) == {"0"}
 

@@ -1,0 +1,176 @@
+"""Codestream → samples at a wavelet level: what OpenJPEG gives, in little more than half of its time.
+
+In:  a bare, complete codestream of one component and one tile, 5/3 transform, one quality layer; a level.
+Out: the samples that OpenJPEG gives; or None: another kind of stream, or one of which a packet or a
+     code-block does not end where it should. Then it is OpenJPEG's turn, and what it says counts.
+
+Which streams are decoded here is a function of the stream alone. Every code-block is held to the rule by
+which OpenJPEG finds damage (`with_termination_check`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess._j2k import COD, SIZ, SOT, segments
+from preprocess._packets import Short, Style, Unordered, grid, resolution_size, tile
+from preprocess.jpeg2000.code_blocks import decode_blocks
+from preprocess.jpeg2000.headers import read_table
+from preprocess.jpeg2000.synthesis import synthesised
+from preprocess.openjpeg import MAX_PIXELS
+from preprocess.records import CodestreamFacts, Compression
+from preprocess.stored import stored_range
+
+_QCD, _TLM, _COM = 0xFF5C, 0xFF55, 0xFF64
+_PREDICTABLE_TERMINATION = 0x10
+"""The only code-block style that changes nothing here."""
+_MARKERS = frozenset((SIZ, COD, _QCD, _TLM, _COM, SOT))
+"""Of the main header; the others change how packets are read, or are not known."""
+_SCOD_BITS = 0x07
+_MOST_BLOCKS = 1 << 20
+_MOST_PRECINCTS = 1 << 17
+_MOST_PRECISION = 16
+
+Pixels = npt.NDArray[np.integer[Any]]
+
+
+def decode(codestream: bytes, facts: CodestreamFacts, level: int = 0) -> Pixels | None:
+    """Decode at a wavelet level, on this thread, mostly without the GIL.
+
+    Args:
+        codestream: bare and complete, EOC included.
+        facts: what `read_facts` says of it.
+        level: wavelet levels to leave out, at most the codestream's own.
+
+    Returns:
+        (ceil(rows / 2^level), ceil(columns / 2^level)), clamped to SIZ's range; uint16, int32 if signed.
+    """
+    if not _fits(facts):
+        return None
+    try:
+        style, packets = tile(codestream)
+    except (Unordered, Short):
+        return None
+    planes = _planes(codestream, style)
+    if planes is None or style.layers != 1 or style.block_style & ~_PREDICTABLE_TERMINATION:
+        return None
+    layout = _layout(style, planes, level)
+    if layout is None:
+        return None
+    data = np.frombuffer(packets, np.uint8)
+    table = read_table(data, layout.bands, layout.grids, layout.blocks, sop=style.sop, eph=style.eph)
+    if table is None:
+        return None
+    samples = np.zeros(layout.samples, np.int32)
+    if not decode_blocks(data, table, samples):
+        return None
+    return _merged(style, facts, layout, samples, level)
+
+
+def _fits(facts: CodestreamFacts) -> bool:
+    return (
+        facts.compression is Compression.JPEG_2000
+        and facts.lossless
+        and facts.complete
+        and facts.components == facts.tiles == facts.layers == 1
+        and not (facts.offset or facts.subsampled or facts.has_roi)
+        and facts.precision <= _MOST_PRECISION
+        and facts.rows * facts.columns <= MAX_PIXELS
+    )
+
+
+def _planes(codestream: bytes, style: Style) -> list[int] | None:
+    """Bit-planes of each sub-band, coarsest first (equation E-2); None where the header is another kind's."""
+    found = None
+    for marker, position in segments(codestream, 2):
+        if marker not in _MARKERS or (marker == COD and codestream[position + 4] & ~_SCOD_BITS):
+            return None
+        if marker == _QCD:
+            size = int.from_bytes(codestream[position + 2 : position + 4])
+            found = codestream[position + 4 : position + 2 + size]
+    if found is None or found[0] & 0x1F or len(found) < 2 + 3 * style.levels:
+        return None
+    return [(found[0] >> 5) + (byte >> 3) - 1 for byte in found[1 : 2 + 3 * style.levels]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the sub-bands' samples go, one sub-band after the other."""
+
+    bands: npt.NDArray[np.int64]
+    """As `read_table` wants them: without empty ones."""
+    grids: npt.NDArray[np.int64]
+    blocks: int
+    samples: int
+    """Of all wanted sub-bands."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """(first sample, rows, columns) of each wanted sub-band, empty ones too."""
+
+
+def _layout(style: Style, planes: list[int], level: int) -> _Layout | None:
+    """None where a stream claims more than any image of its size has."""
+    bands, grids, shapes = [], [], []
+    blocks = samples = precincts = 0
+    for resolution in range(style.levels + 1):
+        wanted = resolution <= style.levels - level
+        across, down = grid(style, resolution)
+        coarser = 1 if resolution else 0
+        wide, high = (exponent - coarser for exponent in style.precincts[resolution])
+        block = min(style.block_width, wide), min(style.block_height, high)
+        grids.append((across, down, wide, high, *block))
+        precincts += across * down
+        for orientation, columns, rows in _bands(style, resolution):
+            if wanted:
+                shapes.append((samples, rows, columns))
+            if columns and rows:
+                first = samples if wanted else -1
+                bands.append((resolution, orientation, columns, rows, planes.pop(0), first, columns))
+                blocks += (-(-columns >> block[0])) * (-(-rows >> block[1]))
+            else:
+                planes.pop(0)
+            samples += rows * columns if wanted else 0
+    if blocks > _MOST_BLOCKS or precincts > _MOST_PRECINCTS:
+        return None
+    return _Layout(np.array(bands, np.int64), np.array(grids, np.int64), blocks, samples, tuple(shapes))
+
+
+def _bands(style: Style, resolution: int) -> Iterator[tuple[int, int, int]]:
+    """(orientation, columns, rows) of a resolution's sub-bands: LL, or HL, LH, HH."""
+    columns, rows = resolution_size(style, resolution)
+    if resolution == 0:
+        yield 0, columns, rows
+        return
+    low_columns, low_rows = resolution_size(style, resolution - 1)
+    yield 1, columns - low_columns, low_rows
+    yield 2, low_columns, rows - low_rows
+    yield 3, columns - low_columns, rows - low_rows
+
+
+def _merged(
+    style: Style, facts: CodestreamFacts, layout: _Layout, samples: npt.NDArray[np.int32], level: int
+) -> Pixels:
+    """Samples of the wanted resolution. The level shift (G.1) is added to LL: it makes no detail differ."""
+    bands = [samples[first : first + r * c].reshape(r, c) for first, r, c in layout.shapes]
+    least, most = stored_range(facts.precision, facts.signed)
+    merged = bands[0]
+    if not facts.signed:
+        merged += 1 << (facts.precision - 1)
+    finest = style.levels - level
+    dtype: type[np.integer[Any]] = np.int32 if facts.signed else np.uint16
+    if finest == 0:
+        return np.clip(merged, least, most).astype(dtype)
+    everything = np.iinfo(np.int32)
+    for resolution in range(1, finest):
+        hl, lh, hh = bands[3 * resolution - 2 : 3 * resolution + 1]
+        out = np.empty(resolution_size(style, resolution)[::-1], np.int32)
+        synthesised(merged, hl, lh, hh, everything.min, everything.max, out)
+        merged = out
+    pixels = np.empty(resolution_size(style, finest)[::-1], dtype)
+    hl, lh, hh = bands[3 * finest - 2 :]
+    synthesised(merged, hl, lh, hh, least, most, pixels)
+    return pixels
