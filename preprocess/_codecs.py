@@ -49,41 +49,64 @@ _RLE_SLACK = 1
 """Bytes a segment may expand to beyond its plane: the padding to even length, if taken for a code."""
 
 
-def decode_frame(payload: bytes, image: ImageHeader, facts: CodestreamFacts | None, level: int) -> Samples:
+def decode_frame(
+    payload: bytes,
+    image: ImageHeader,
+    facts: CodestreamFacts | None,
+    level: int,
+    low: jpeg2000.Low | None = None,
+) -> tuple[Samples, jpeg2000.Low | None]:
     """Decode one frame at a wavelet level (0 for everything but JPEG 2000 and HTJ2K).
+
+    Args:
+        payload: the encoded frame.
+        image: its header.
+        facts: what its codestream says of itself, where it has one.
+        level: wavelet levels to leave out.
+        low: what decoding a coarser level of this frame gave, to go on from; changes no pixel.
+
+    Returns:
+        The samples; what to go on from to a finer level, if anything.
 
     Raises:
         RejectedInput: decode_failed, codestream_truncated, codestream_mismatch, pixel_data_length.
     """
     compression = compression_of(image.transfer_syntax_uid)
-    if compression is Compression.NATIVE:
-        return _native(payload, image)
-    if compression is Compression.RLE:
-        return _rle(payload, image)
-    if facts is None:
-        raise RejectedInput("codestream_invalid", "the compressed frame was not read")
-    codestream = repair(payload, facts)
     if compression in (Compression.JPEG_2000, Compression.HTJ2K):
-        if level == 0:
-            check_packets(codestream, facts)
-        return _wavelets(codestream, image, facts, level)
+        return _wavelets(*_codestream(payload, facts), image, level, low)
+    if compression is Compression.NATIVE:
+        return _native(payload, image), None
+    if compression is Compression.RLE:
+        return _rle(payload, image), None
+    codestream, facts = _codestream(payload, facts)
     if compression is Compression.JPEG_LS:
         decoded = _imagecodecs(jpegls_decode, codestream)
-        return Samples(decoded, facts.precision, False, "charls")
+        return Samples(decoded, facts.precision, False, "charls"), None
     # T.81 knows no sign, and precision is no more than a container: a sign bit is where BitsStored puts it.
     if compression is Compression.JPEG_LOSSLESS:
-        return Samples(jpeg_lossless.decode(codestream), image.bits_allocated, False, "jpeg_lossless")
-    return Samples(_jpeg(codestream, facts), image.bits_allocated, False, "libjpeg-turbo")
+        decoded = jpeg_lossless.decode(codestream)
+        return Samples(decoded, image.bits_allocated, False, "jpeg_lossless"), None
+    return Samples(_jpeg(codestream, facts), image.bits_allocated, False, "libjpeg-turbo"), None
 
 
-def _wavelets(codestream: bytes, image: ImageHeader, facts: CodestreamFacts, level: int) -> Samples:
+def _codestream(payload: bytes, facts: CodestreamFacts | None) -> tuple[bytes, CodestreamFacts]:
+    if facts is None:
+        raise RejectedInput("codestream_invalid", "the compressed frame was not read")
+    return repair(payload, facts), facts
+
+
+def _wavelets(
+    codestream: bytes, facts: CodestreamFacts, image: ImageHeader, level: int, low: jpeg2000.Low | None
+) -> tuple[Samples, jpeg2000.Low | None]:
     """JPEG 2000 and HTJ2K: our own decoder where it knows the kind of stream, or else OpenJPEG."""
-    values = jpeg2000.decode(codestream, facts, level)
-    if values is not None:
-        return Samples(values, facts.precision, facts.signed, "jpeg2000")
+    if level == 0:
+        check_packets(codestream, facts)
+    own = jpeg2000.decode_from(low, codestream, facts, level)
+    if own is not None:
+        return Samples(own[0], facts.precision, facts.signed, "jpeg2000"), own[1]
     whole = facts.lossless and image.transfer_syntax_uid in _LOSSLESS_WAVELETS
     decoded = openjpeg.decode(codestream, level, lossless=whole)
-    return Samples(decoded, facts.precision, facts.signed, "openjpeg")
+    return Samples(decoded, facts.precision, facts.signed, "openjpeg"), None
 
 
 def _jpeg(codestream: bytes, facts: CodestreamFacts) -> npt.NDArray[np.integer[Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 from preprocess._codecs import decode_frame
 from preprocess.codestream import check_against_header, deepest_level, level_size
 from preprocess.errors import RejectedInput
+from preprocess.jpeg2000 import Low
 from preprocess.records import Instance, Mammogram, StoredPixels
 from preprocess.stored import to_stored
 
@@ -50,9 +51,14 @@ class BatchDecoder(Decoder, Protocol):
 
 
 class CpuDecoder:
-    """The pinned CPU decoders: every transfer syntax, exact wavelet levels."""
+    """The pinned CPU decoders: every transfer syntax, exact wavelet levels.
+
+    Remembers the last coarse level, so that a finer one of the same instance goes on from there.
+    """
 
     name = "cpu"
+
+    _low: tuple[Instance, Low] | None = None
 
     def decode(self, instance: Instance, level: int = 0) -> Mammogram:
         """Decode one instance at a wavelet level.
@@ -75,7 +81,11 @@ class CpuDecoder:
             raise ValueError(f"level {level} is not possible for this image")
         if facts is not None:
             check_against_header(facts, image)
-        samples = decode_frame(instance.payload, image, facts, level)
+        before, self._low = self._low, None
+        low = before[1] if before is not None and before[0] is instance else None
+        samples, low = decode_frame(instance.payload, image, facts, level, low)
+        if low is not None:
+            self._low = instance, low
         expected = level_size(image.rows, image.columns, level)
         if samples.values.shape != expected:
             raise RejectedInput(

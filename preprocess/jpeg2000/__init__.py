@@ -6,6 +6,6 @@ decoder.py ─┬─ headers.py      packets → where each code-block's bytes a
 └─ synthesis.py    sub-bands → samples
 """
 
-from preprocess.jpeg2000.decoder import decode
+from preprocess.jpeg2000.decoder import Low, decode, decode_from
 
-__all__ = ["decode"]
+__all__ = ["Low", "decode", "decode_from"]

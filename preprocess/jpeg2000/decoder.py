@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from preprocess._j2k import COD, SIZ, SOT, segments
 from preprocess._packets import Short, Style, Unordered, grid, resolution_size, tile
-from preprocess.jpeg2000.code_blocks import decode_blocks
+from preprocess.jpeg2000.code_blocks import Samples, decode_blocks
 from preprocess.jpeg2000.headers import read_table
 from preprocess.jpeg2000.synthesis import synthesised
 from preprocess.openjpeg import MAX_PIXELS
@@ -39,6 +39,15 @@ _MOST_PRECISION = 16
 Pixels = npt.NDArray[np.integer[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Low:
+    """A level of a stream before anything was clamped: finer levels are made from it."""
+
+    level: int
+    samples: Samples
+    """int32, the level shift (T.800 G.1) undone."""
+
+
 def decode(codestream: bytes, facts: CodestreamFacts, level: int = 0) -> Pixels | None:
     """Decode at a wavelet level, on this thread, mostly without the GIL.
 
@@ -50,6 +59,52 @@ def decode(codestream: bytes, facts: CodestreamFacts, level: int = 0) -> Pixels 
     Returns:
         (ceil(rows / 2^level), ceil(columns / 2^level)), clamped to SIZ's range; uint16, int32 if signed.
     """
+    decoded = decode_from(None, codestream, facts, level)
+    return None if decoded is None else decoded[0]
+
+
+def decode_from(
+    low: Low | None, codestream: bytes, facts: CodestreamFacts, level: int
+) -> tuple[Pixels, Low | None] | None:
+    """As `decode`, going on from a coarser level of the same stream.
+
+    Args:
+        low: what decoding a coarser level gave; another level is of no use.
+        codestream: as above, like the rest.
+        facts: …
+        level: …
+
+    Returns:
+        The pixels; what to go on from, at level 0 nothing.
+    """
+    stream = _opened(codestream, facts)
+    if stream is None:
+        return None
+    if low is not None and low.level <= level:
+        low = None
+    levels = stream.style.levels
+    bands = _decoded(stream, levels - low.level + 1 if low else 0, levels - level)
+    if bands is None:
+        return None
+    if low is None:
+        low = Low(levels, bands.pop(0))
+        if not facts.signed:  # to no detail it makes a difference whether it is undone before or after
+            low.samples[...] += 1 << (facts.precision - 1)
+    return _merged(low, bands, stream.style, facts, level)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What is needed of a codestream's headers, and its packets."""
+
+    style: Style
+    packets: npt.NDArray[np.uint8]
+    planes: list[int]
+    """Bit-planes of each sub-band, coarsest first."""
+
+
+def _opened(codestream: bytes, facts: CodestreamFacts) -> _Stream | None:
+    """None for a stream of another kind."""
     if not _fits(facts):
         return None
     try:
@@ -59,17 +114,24 @@ def decode(codestream: bytes, facts: CodestreamFacts, level: int = 0) -> Pixels 
     planes = _planes(codestream, style)
     if planes is None or style.layers != 1 or style.block_style & ~_PREDICTABLE_TERMINATION:
         return None
-    layout = _layout(style, planes, level)
+    return _Stream(style, np.frombuffer(packets, np.uint8), planes)
+
+
+def _decoded(stream: _Stream, coarsest: int, finest: int) -> list[Samples] | None:
+    """All sub-bands of resolutions coarsest … finest; None where something does not end where it should."""
+    style = stream.style
+    layout = _layout(style, stream.planes, coarsest, finest)
     if layout is None:
         return None
-    data = np.frombuffer(packets, np.uint8)
-    table = read_table(data, layout.bands, layout.grids, layout.blocks, sop=style.sop, eph=style.eph)
+    table = read_table(
+        stream.packets, layout.bands, layout.grids, layout.blocks, sop=style.sop, eph=style.eph
+    )
     if table is None:
         return None
     samples = np.zeros(layout.samples, np.int32)
-    if not decode_blocks(data, table, samples):
+    if not decode_blocks(stream.packets, table, samples):
         return None
-    return _merged(style, facts, layout, samples, level)
+    return [samples[first : first + r * c].reshape(r, c) for first, r, c in layout.shapes]
 
 
 def _fits(facts: CodestreamFacts) -> bool:
@@ -112,12 +174,13 @@ class _Layout:
     """(first sample, rows, columns) of each wanted sub-band, empty ones too."""
 
 
-def _layout(style: Style, planes: list[int], level: int) -> _Layout | None:
-    """None where a stream claims more than any image of its size has."""
+def _layout(style: Style, planes: list[int], coarsest: int, finest: int) -> _Layout | None:
+    """For resolutions coarsest … finest; None where a stream claims more than any image of its size has."""
     bands, grids, shapes = [], [], []
     blocks = samples = precincts = 0
+    depths = iter(planes)
     for resolution in range(style.levels + 1):
-        wanted = resolution <= style.levels - level
+        wanted = coarsest <= resolution <= finest
         across, down = grid(style, resolution)
         coarser = 1 if resolution else 0
         wide, high = (exponent - coarser for exponent in style.precincts[resolution])
@@ -127,12 +190,11 @@ def _layout(style: Style, planes: list[int], level: int) -> _Layout | None:
         for orientation, columns, rows in _bands(style, resolution):
             if wanted:
                 shapes.append((samples, rows, columns))
+            depth = next(depths)
             if columns and rows:
                 first = samples if wanted else -1
-                bands.append((resolution, orientation, columns, rows, planes.pop(0), first, columns))
+                bands.append((resolution, orientation, columns, rows, depth, first, columns))
                 blocks += (-(-columns >> block[0])) * (-(-rows >> block[1]))
-            else:
-                planes.pop(0)
             samples += rows * columns if wanted else 0
     if blocks > _MOST_BLOCKS or precincts > _MOST_PRECINCTS:
         return None
@@ -152,25 +214,21 @@ def _bands(style: Style, resolution: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _merged(
-    style: Style, facts: CodestreamFacts, layout: _Layout, samples: npt.NDArray[np.int32], level: int
-) -> Pixels:
-    """Samples of the wanted resolution. The level shift (G.1) is added to LL: it makes no detail differ."""
-    bands = [samples[first : first + r * c].reshape(r, c) for first, r, c in layout.shapes]
+    low: Low, bands: list[Samples], style: Style, facts: CodestreamFacts, level: int
+) -> tuple[Pixels, Low | None]:
+    """Sub-bands of ever finer resolutions, three each, merged with what lies below them."""
     least, most = stored_range(facts.precision, facts.signed)
-    merged = bands[0]
-    if not facts.signed:
-        merged += 1 << (facts.precision - 1)
-    finest = style.levels - level
     dtype: type[np.integer[Any]] = np.int32 if facts.signed else np.uint16
-    if finest == 0:
-        return np.clip(merged, least, most).astype(dtype)
     everything = np.iinfo(np.int32)
-    for resolution in range(1, finest):
-        hl, lh, hh = bands[3 * resolution - 2 : 3 * resolution + 1]
-        out = np.empty(resolution_size(style, resolution)[::-1], np.int32)
-        synthesised(merged, hl, lh, hh, everything.min, everything.max, out)
-        merged = out
-    pixels = np.empty(resolution_size(style, finest)[::-1], dtype)
-    hl, lh, hh = bands[3 * finest - 2 :]
-    synthesised(merged, hl, lh, hh, least, most, pixels)
-    return pixels
+    samples = low.samples
+    for reached in range(low.level - 1, max(level, 1) - 1, -1):
+        (hl, lh, hh), bands = bands[:3], bands[3:]
+        out = np.empty(resolution_size(style, style.levels - reached)[::-1], np.int32)
+        synthesised(samples, hl, lh, hh, everything.min, everything.max, out)
+        samples = out
+    if level or not bands:
+        return np.clip(samples, least, most).astype(dtype), Low(level, samples) if level else None
+    pixels = np.empty((style.rows, style.columns), dtype)
+    hl, lh, hh = bands
+    synthesised(samples, hl, lh, hh, least, most, pixels)
+    return pixels, None

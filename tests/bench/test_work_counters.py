@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
-from preprocess import _codecs
+from preprocess import jpeg2000
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
+from preprocess.jpeg2000 import code_blocks, decoder
 from preprocess.kernels import compiled
 from preprocess.pipeline import steps
 from preprocess.records import SourceFile
@@ -31,6 +32,9 @@ class Work:
     levels: list[int] = field(default_factory=list)
     samples: int = 0
     codestream_bytes: int = 0
+    code_blocks: int = 0
+    coded_bytes: int = 0
+    """Of those code-blocks."""
     touched: Counter[str] = field(default_factory=Counter)
     """Samples that went into each kernel."""
 
@@ -55,16 +59,21 @@ def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -
     """Prepare one image and count."""
     work = Work()
 
-    def decoded_by(decode: Callable[..., Any]) -> Callable[..., Any]:
-        def decoded(codestream: bytes, *others: Any, **options: Any) -> Any:
-            values = decode(codestream, *others, **options)
-            if values is not None:
-                work.levels.append(others[-1])
-                work.samples += values.size
-                work.codestream_bytes += len(codestream)
-            return values
+    decode_from, decode_blocks = jpeg2000.decode_from, decoder.decode_blocks
 
-        return decoded
+    def decoded(low: Any, codestream: bytes, facts: Any, level: int) -> Any:
+        own = decode_from(low, codestream, facts, level)
+        assert own is not None
+        work.levels.append(level)
+        work.samples += own[0].size
+        work.codestream_bytes += len(codestream)
+        return own
+
+    def counted_blocks(data: Any, table: Any, bands: Any) -> bool:
+        wanted = table[table[:, code_blocks.TARGET] >= 0]
+        work.code_blocks += len(wanted)
+        work.coded_bytes += int(wanted[:, code_blocks.LENGTH].sum())
+        return decode_blocks(data, table, bands)
 
     def counted(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def count(first: Any, *rest: Any, **more: Any) -> Any:
@@ -73,8 +82,8 @@ def work_of(path: Path, config: ResultConfig, monkeypatch: pytest.MonkeyPatch) -
 
         return count
 
-    for codec in (_codecs.jpeg2000, _codecs.openjpeg):
-        monkeypatch.setattr(codec, "decode", decoded_by(codec.decode))
+    monkeypatch.setattr(jpeg2000, "decode_from", decoded)
+    monkeypatch.setattr(decoder, "decode_blocks", counted_blocks)
     for name in compiled.__all__:
         monkeypatch.setattr(compiled, name, counted(name, getattr(compiled, name)))
     trace = steps(SourceFile("1.dcm", str(path), explicit=True), config, CpuDecoder())
@@ -92,6 +101,17 @@ def test_levels_and_samples_decoded_are_no_more_than_needed(
     work = work_of(image, ResultConfig(height=size[0], width=size[1]), monkeypatch)
     assert work.levels == levels
     assert work.samples == sum(FULL >> 2 * level for level in levels)
+
+
+def test_no_code_block_is_decoded_twice(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level goes on from the coarse one that the breast was found on."""
+    quick = {"height": 512, "width": 256}
+    both = work_of(image, ResultConfig(**quick), monkeypatch)
+    monkeypatch.undo()
+    alone = work_of(image, ResultConfig(**quick, decode="1"), monkeypatch)
+    assert both.levels == [2, 1]
+    assert alone.code_blocks == both.code_blocks
+    assert alone.coded_bytes == both.coded_bytes < 0.4 * image.stat().st_size
 
 
 def test_the_codestream_is_read_once_per_decode(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

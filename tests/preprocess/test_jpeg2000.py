@@ -99,6 +99,31 @@ def test_the_same_pixels_as_openjpeg(
         np.testing.assert_array_equal(ours, theirs)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    signed=st.booleans(),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_going_on_from_a_coarser_level_changes_nothing(
+    shape: tuple[int, int], signed: bool, seed: int, data: st.DataObject
+) -> None:
+    options = {"signed": True} if signed else {}
+    stream = encode(picture(*shape, 12, 0.5, 0.0, seed), **options)
+    facts = read_facts(stream, J2K)
+    levels = data.draw(st.lists(st.integers(0, facts.levels), min_size=2, max_size=4))
+    low, before = None, None
+    for level in levels:
+        decoded = jpeg2000.decode_from(low, stream, facts, level)
+        assert decoded is not None
+        np.testing.assert_array_equal(decoded[0], openjpeg.decode(stream, level, lossless=True))
+        if before is not None and low is not None:
+            np.testing.assert_array_equal(low.samples, before, "what it goes on from was changed")
+        low = decoded[1]
+        before = None if low is None else low.samples.copy()
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_overshoot_is_clamped_to_siz_at_every_level(bits: int) -> None:
     """A checkerboard of extremes, whose low-pass band leaves the range."""
@@ -201,12 +226,11 @@ def test_a_large_claim_with_few_packets_ends_at_the_packets() -> None:
 def test_planes_that_are_missing_are_taken_in_the_middle(planes: int) -> None:
     """The same code-block with fewer passes: |value| is known to a multiple of 2^p, half of that is added."""
     stream = encode(picture(40, 40, 12, 0.05, 0.0, 2), num_resolutions=1)
-    style, packets = decoder.tile(stream)
-    coded = decoder._planes(stream, style)
-    assert coded is not None
-    layout = decoder._layout(style, coded, 0)
+    opened = decoder._opened(stream, read_facts(stream, J2K))
+    assert opened is not None
+    layout = decoder._layout(opened.style, opened.planes, 0, 0)
     assert layout is not None
-    data = np.frombuffer(packets, np.uint8)
+    data = opened.packets
     table = headers.read_table(data, layout.bands, layout.grids, layout.blocks, sop=False, eph=False)
     assert table is not None
     assert len(table) == 1
