@@ -63,10 +63,9 @@ def propagate(
     for at in range(first, behind):
         j = uint64(at)
         left = beside[j] & ~significant[j] & real[j]
-        seen = _ZERO
+        seen = left
         while left:
             bit = uint64(trailing_zeros(left))
-            seen |= _ONE << bit
             left &= left - _ONE
             position = (j << _SIX) + bit
             around_it = uint64(neighbours[position])
@@ -81,6 +80,7 @@ def propagate(
                 significant[j] |= _ONE << bit
                 _tell(neighbours, beside, bit & _THREE, position, stripe, negative)
                 left = beside[j] & ~significant[j] & real[j] & ((_ALL << _ONE) << bit)
+                seen |= left
         visited[j] = seen
     return a, c, bits, word
 
