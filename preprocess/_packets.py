@@ -27,6 +27,8 @@ _TLM, _PLM, _PLT, _PPM, _PPT, _POC, _COM, _EPH, _SOP = (
 )
 _LENGTHS_OF_PACKETS = frozenset({_TLM, _PLM, _PLT})
 """Optional, and wrong for a stream with other packets: left out."""
+_LEAST_PLT = 5
+"""Marker, length, index, where a decoder that reads them asks for nothing more (T.800 A.7.3)."""
 _BYPASS, _TERMINATE_ALL, _HT = 0x01, 0x04, 0x40
 _LRCP, _RLCP, _RPCL = 0, 1, 2
 _MAX_PACKETS = 100_000
@@ -271,13 +273,11 @@ def for_level(head: bytes, level: int) -> bytes:
 def tile(codestream: bytes) -> tuple[Style, bytes]:
     """What the header of a whole codestream of one tile says of packets, and the packets of all its parts.
 
-    Packets' lengths, if told, may be wrong, and are not looked at: such a stream is refused.
-
     Raises:
         Short, Unordered: as `for_level`.
     """
     _, style, position = _main_header(codestream)
-    packets, ended = _tile_parts(codestream, position, frozenset((_COM,)))
+    packets, ended = _tile_parts(codestream, position)
     if not ended:
         raise Unordered("the last tile-part does not say where it ends")
     return style, packets
@@ -380,9 +380,7 @@ def _style(rows: int, columns: int, body: bytes) -> Style:
     return style
 
 
-def _tile_parts(
-    head: bytes, position: int, allowed: frozenset[int] = frozenset((_PLT, _COM))
-) -> tuple[bytes, bool]:
+def _tile_parts(head: bytes, position: int) -> tuple[bytes, bool]:
     """Packets of the tile's parts in a row, as far as they are there, and whether the last part has ended."""
     packets, part = bytearray(), 0
     while True:
@@ -395,7 +393,7 @@ def _tile_parts(
             raise Unordered("a tile-part of another tile, or not the next one")
         part += 1
         try:
-            start = _tile_header(head, position + 12, allowed)
+            start = _tile_header(head, position + 12)
         except Short:
             return bytes(packets), False
         end = position + psot if psot else len(head)
@@ -405,14 +403,16 @@ def _tile_parts(
         position = end
 
 
-def _tile_header(head: bytes, position: int, allowed: frozenset[int]) -> int:
+def _tile_header(head: bytes, position: int) -> int:
     """Where the packets of a tile-part begin whose header goes on at `position`."""
     while True:
         marker, end = _segment_at(head, position)
         if marker == SOD:
             return end
-        if marker not in allowed:
+        if marker not in (_PLT, _COM):
             raise Unordered(f"marker {marker:04X} in a tile-part")
+        if marker == _PLT and (end - position < _LEAST_PLT or head[end - 1] & 0x80):
+            raise Unordered("a packet's length is cut short")
         position = end
 
 
