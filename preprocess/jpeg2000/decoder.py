@@ -21,7 +21,7 @@ from preprocess._j2k import COD, SIZ, SOT, segments
 from preprocess._packets import Short, Style, Unordered, grid, resolution_size, tile
 from preprocess.jpeg2000.code_blocks import Samples, decode_blocks
 from preprocess.jpeg2000.headers import read_table
-from preprocess.jpeg2000.synthesis import synthesised
+from preprocess.jpeg2000.synthesis import clamp, synthesised
 from preprocess.openjpeg import MAX_PIXELS
 from preprocess.records import CodestreamFacts, Compression
 from preprocess.stored import stored_range
@@ -226,9 +226,10 @@ def _merged(
         out = np.empty(resolution_size(style, style.levels - reached)[::-1], np.int32)
         synthesised(samples, hl, lh, hh, everything.min, everything.max, out)
         samples = out
+    pixels = np.empty(resolution_size(style, style.levels - level)[::-1], dtype)
     if level or not bands:
-        return np.clip(samples, least, most).astype(dtype), Low(level, samples) if level else None
-    pixels = np.empty((style.rows, style.columns), dtype)
+        clamp(samples, least, most, pixels)
+        return pixels, Low(level, samples) if level else None
     hl, lh, hh = bands
     synthesised(samples, hl, lh, hh, least, most, pixels)
     return pixels, None

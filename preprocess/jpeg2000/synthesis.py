@@ -58,6 +58,13 @@ def synthesised(
 
 
 @compiled
+def clamp(samples: Band, least: int, most: int, out: npt.NDArray[np.integer]) -> None:
+    """Write samples clamped to a range, in the type of `out`, of the same shape."""
+    for row in range(samples.shape[0]):
+        _store(samples[row], least, most, out[row])
+
+
+@compiled
 def _copy(line: Band, out: Band) -> None:
     for x in range(out.size):
         out[x] = line[x]
