@@ -141,6 +141,9 @@ class _Done:
     parts: Parts = ()
     peak_bytes: int = 0
     error: str = ""
+    started: float = 0.0
+    """By the machine's clock, seconds, the same in all processes."""
+    ended: float = 0.0
 
 
 class _Group:
@@ -170,14 +173,13 @@ class _Group:
             hand.close()
 
     def pass_once(self, *, keep: bool) -> None:
-        """Let all its processes make one pass, and note the time until the last has finished."""
+        """Let all its processes make one pass, and note the time from the first start to the last end."""
         if self._note:
             return
-        start = time.perf_counter()
         for hand in self._hands:
             hand.go()
         answers = [hand.answer() for hand in self._hands]
-        wall = time.perf_counter() - start
+        wall = max(answer.ended for answer in answers) - min(answer.started for answer in answers)
         self._note = next((answer.error for answer in answers if answer.error), "")
         self._peak = max(self._peak, *(answer.peak_bytes for answer in answers))
         if keep and not self._note:
@@ -252,8 +254,9 @@ def _serve(pipe: Connection, work: Work) -> None:
 
 
 def _one_pass(run: Callable[[], Parts]) -> _Done:
-    gc.collect()
-    before = time.process_time()
+    gc.collect()  # takes the longer the more modules a contender has: not part of its work
+    started, before = time.perf_counter(), time.process_time()
     parts = run()
-    cpu = time.process_time() - before
-    return _Done(cpu, parts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    cpu, ended = time.process_time() - before, time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return _Done(cpu, parts, peak, started=started, ended=ended)
