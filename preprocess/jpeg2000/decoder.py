@@ -69,10 +69,10 @@ def decode_from(
     """As `decode`, going on from a coarser level of the same stream.
 
     Args:
-        low: what decoding a coarser level gave; another level is of no use.
-        codestream: as above, like the rest.
-        facts: …
-        level: …
+        low: what decoding a coarser level gave; another level is of no use, and None is always right.
+        codestream: bare and complete, EOC included.
+        facts: what `read_facts` says of it.
+        level: wavelet levels to leave out.
 
     Returns:
         The pixels; what to go on from, at level 0 nothing.
