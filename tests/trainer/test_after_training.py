@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -187,6 +190,25 @@ def test_evaluation_is_repeatable(run: Path) -> None:
     before = (run / "evaluation" / "metrics.json").read_bytes()
     evaluate(open_run(run))
     assert (run / "evaluation" / "metrics.json").read_bytes() == before
+
+
+def test_a_run_of_the_other_backend_is_used_in_a_process_of_its_own(
+    run: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    """The run decides which backend Keras has, whatever is imported for its report or for maps."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(config.replace("backend: tensorflow", "backend: jax"), encoding="utf-8")
+    [scan, *_] = sorted(map(str, phantoms.glob("test_images/*/*.dcm")))
+    for words in (["report", copy], ["explain", copy, scan, "--out", tmp_path / "maps"]):
+        command = [sys.executable, "-m", "trainer.cli", *map(str, words)]
+        clean = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+        done = subprocess.run(command, env=clean, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    on_jax, own = (Predictions.read(one / "evaluation" / "predictions.parquet") for one in (copy, run))
+    np.testing.assert_allclose(on_jax.probability, own.probability, atol=1e-5)
+    assert len(list((tmp_path / "maps").glob("*.npy"))) == 1
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

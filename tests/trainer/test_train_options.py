@@ -99,6 +99,33 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_cannot_be_meant_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    empty, out = str(tmp_path), str(tmp_path / "out")
+    asked = [
+        ["fit", empty, "--out", out],
+        ["fit", empty, "--out", out, "--model", "alexnet"],
+        ["evaluate", empty],
+        ["report", empty],
+        ["predict", empty, "x.dcm", "--out", out],
+        ["predict", empty, "x.dcm", "--out", out, "--max-rejected", "many"],
+        ["explain", empty, "x.dcm", "--out", out],
+        ["export", empty, "--format", "onnx"],
+    ]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from trainer.cli import main
+for words in {asked}:
+    result = CliRunner().invoke(main, words)
+    heavy = sys.modules.keys() & {{"keras", "tensorflow", "jax", "albumentations", "sklearn", "matplotlib"}}
+    assert (result.exit_code, heavy) == (2, set()), (words, heavy, result.output)
+    print(result.output)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for part in ("manifest.json", "alexnet", "no run of bcd-train", "--max-rejected", "no finished model"):
+        assert part in done.stdout
+
+
 def test_models_and_augmentation_presets_are_told(tmp_path: Path) -> None:
     assert "convnext_tiny" in CliRunner().invoke(main, ["models"]).output
     shown = CliRunner().invoke(main, ["augment", "light"])
