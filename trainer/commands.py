@@ -3,8 +3,8 @@
 In:  RUN, the folder that `fit` left.
 Out: files and exit codes as `trainer.cli` says; `predict` has bcd-prep's (3: too many rejects).
 
-RUN is opened before anything heavy is imported: it decides the backend, and a folder that is no run is told at
-once.
+RUN is opened before anything heavy is imported: it decides the backend, and a folder that is no run is told
+at once.
 """
 
 from __future__ import annotations
