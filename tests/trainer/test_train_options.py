@@ -92,6 +92,12 @@ def test_fit_is_the_default_command(tmp_path: Path) -> None:
         assert "does not exist" in result.output
 
 
+def test_a_misspelt_command_is_no_dataset() -> None:
+    result = CliRunner().invoke(main, ["evalute", "RUN"])
+    assert result.exit_code == 2
+    assert "no such command: evalute; did you mean evaluate?" in result.output
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy: Any = ("keras", "tensorflow", "jax", "albumentations", "sklearn", "matplotlib", "pyarrow", "yaml")
     code = f"import sys, trainer.cli; print([name for name in {heavy} if name in sys.modules])"
