@@ -17,8 +17,8 @@ from typing import NoReturn
 import click
 
 from preprocess import interrupts
-from preprocess.atomic import describe
 from preprocess.errors import BcdError, RunAborted, UsageError
+from preprocess.failures import describe
 
 EXIT_ABORTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from trainer.records import Floats
 
 PRESETS = ("none", "light", "heavy")
@@ -55,7 +56,7 @@ class Augmenter:
             return cls.from_yaml(Path(name).read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"--augment {name}: neither {', '.join(PRESETS)} nor a YAML file ({type(error).__name__})"
+                f"--augment {name}: neither {', '.join(PRESETS)} nor a YAML file: {describe(error)}"
             ) from None
 
     @classmethod
@@ -64,7 +65,9 @@ class Augmenter:
         try:
             document = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"augmentation: not YAML ({type(error).__name__})") from None
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" at line {mark.line + 1}"
+            raise UsageError(f"augmentation: not YAML{where}") from None
         if not isinstance(document, list):
             raise UsageError("augmentation: not a list of transforms")
         return cls(document)

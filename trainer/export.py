@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, describe, sync_directory
+from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, sync_directory
 from preprocess.errors import RunAborted, UsageError
+from preprocess.failures import describe
 
 if TYPE_CHECKING:
     import keras
