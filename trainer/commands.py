@@ -165,7 +165,7 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
 def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path, **how: object) -> None:
     """Show where in the original DICOM the answers of RUN come from.
 
-    Writes OUT/NAME.png and NAME.npy for every input (NAME is its source with / as %2F), and
+    Writes OUT/NAME.png and NAME.npy for every input (NAME is its source with / as +), and
     OUT/explanations.csv. Exit code 3 if no input could be explained.
     """
     opened = _open(run)
