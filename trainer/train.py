@@ -132,7 +132,7 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
             _tell(dataset, labels, report)
             devices = prepare(execution, config.optimization)
             require_divisible(config.data.batch_size, len(devices), config.optimization.accumulate)
-            write_environment(run, execution, devices)
+            write_environment(run, execution, devices, config.optimization.backend)
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
             job = FoldJob(run, dataset, labels, one, config, execution, devices)
