@@ -162,9 +162,8 @@ class _Shape:
         """What somebody who named the wrong layout should know, if anything."""
         if forced is None or not self.others:
             return
-        known = [
-            f", {self.others[one.name]} as in {one.name}" for one in LAYOUTS[:-1] if self.others[one.name]
-        ]
+        names = [layout.name for layout in LAYOUTS if layout.profiles]
+        known = [f", {self.others[name]} as in {name}" for name in names if self.others[name]]
         identity = "names of folder and file" if self.by_name else "what the headers say"
         yield (
             f"--layout {forced.name} expects {forced.expects}: {self.others.total()} inputs lie otherwise"

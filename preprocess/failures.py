@@ -6,9 +6,11 @@ Out: words, never its own text, which may quote a path, a header or a key.
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import zipfile
+import zlib
 
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (FileNotFoundError, "there is no such file"),
@@ -17,10 +19,14 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionError, "the connection failed"),
     (EOFError, "it ends too soon"),
     (zipfile.BadZipFile, "a damaged archive"),
+    (zlib.error, "damaged compressed data"),
+    (csv.Error, "not a table"),
     (UnicodeError, "not UTF-8 text"),
     (KeyError, "a part of it is missing"),
     (ValueError, "not of the expected form"),
     (TypeError, "not of the expected form"),
+    (NotImplementedError, "of a kind that is not supported"),
+    (RuntimeError, "refused by a library, as encrypted data is"),
 )
 """Kinds of exceptions in words, the narrower first."""
 

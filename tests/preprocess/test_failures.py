@@ -7,6 +7,7 @@ import json
 import ssl
 import urllib.error
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ SECRET = "DOE^JANE"
         (ModuleNotFoundError(SECRET, name="s3fs"), "needs the package s3fs"),
         (zipfile.BadZipFile(SECRET), "a damaged archive"),
         (json.JSONDecodeError(SECRET, SECRET, 0), "not of the expected form"),
+        (zlib.error(SECRET), "damaged compressed data"),
+        (NotImplementedError(SECRET), "of a kind that is not supported"),
         (KeyError(SECRET), "a part of it is missing"),
     ],
     ids=lambda value: type(value).__name__,
