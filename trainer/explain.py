@@ -114,8 +114,8 @@ def explain(run: Run, request: Request) -> Answer:
         RunAborted: the disk.
     """
     boxes = {} if request.lesions is None else read_lesions(request.lesions)
-    explainers = [Explainer(run.model(fold)) for fold in run.folds]
     sources = discover(request.inputs, None, request.layout).sources[: request.limit]
+    explainers = [Explainer(run.model(fold)) for fold in run.folds]
     request.out.mkdir(parents=True, exist_ok=True)
     done = []
     for source in sources:

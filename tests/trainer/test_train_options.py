@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from preprocess.config import ResultConfig
 from preprocess.errors import UsageError
 from trainer.cli import main
 from trainer.config import DataConfig, ExecutionConfig, ModelConfig, OptimizationConfig, TrainConfig
@@ -106,7 +107,12 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_what_cannot_be_meant_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    empty, out = str(tmp_path), str(tmp_path / "out")
+    empty, out, run = str(tmp_path / "empty"), str(tmp_path / "out"), tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    (run / "fold=0").mkdir(parents=True)
+    (run / "fold=0" / "result.json").write_text("{}")
+    (run / "config.yaml").write_text(yaml.safe_dump(TrainConfig().flat()))
+    (run / "preprocessing.json").write_text(ResultConfig().model_dump_json())
     asked = [
         ["fit", empty, "--out", out],
         ["fit", empty, "--out", out, "--model", "alexnet"],
@@ -116,6 +122,8 @@ def test_what_cannot_be_meant_is_told_before_anything_heavy_is_imported(tmp_path
         ["predict", empty, "x.dcm", "--out", out, "--max-rejected", "many"],
         ["explain", empty, "x.dcm", "--out", out],
         ["export", empty, "--format", "onnx"],
+        ["predict", str(run), "nowhere.dcm", "--out", out],
+        ["explain", str(run), "nowhere.dcm", "--out", out],
     ]
     code = f"""
 import sys
@@ -128,8 +136,15 @@ for words in {asked}:
     print(result.output)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for part in ("manifest.json", "alexnet", "no run of bcd-train", "--max-rejected", "no finished model"):
-        assert part in done.stdout
+    parts = (
+        "manifest.json",
+        "alexnet",
+        "no run of bcd-train",
+        "--max-rejected",
+        "no finished model",
+        "nowhere",
+    )
+    assert all(part in done.stdout for part in parts)
 
 
 def test_models_and_augmentation_presets_are_told(tmp_path: Path) -> None:
