@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import IO
 
 from preprocess.errors import RejectedInput
+from preprocess.failures import describe
 from preprocess.records import SourceFile
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
@@ -52,7 +53,7 @@ def read_prefix(source: SourceFile, max_bytes: int, wanted: int) -> tuple[bytes,
             else:
                 data = b"" if size > max_bytes else _read(stream, min(size, wanted))
     except (OSError, *ZIP_ERRORS, *URL_ERRORS) as error:
-        raise RejectedInput("unreadable", f"cannot be read ({type(error).__name__})") from None
+        raise RejectedInput("unreadable", f"cannot be read: {describe(error)}") from None
     if size > max_bytes:
         raise RejectedInput("file_too_large", f"more than {max_bytes} bytes")
     if len(data) < min(size, wanted):
@@ -77,7 +78,7 @@ def read_range(source: SourceFile, start: int, end: int) -> bytes:
                 stream.seek(start)
                 data = stream.read(end - start)
     except (OSError, *URL_ERRORS) as error:
-        raise RejectedInput("unreadable", f"cannot be read ({type(error).__name__})") from None
+        raise RejectedInput("unreadable", f"cannot be read: {describe(error)}") from None
     if len(data) > end - start:  # a server that knows no ranges sends all
         data = data[start:end]
     if len(data) < end - start:

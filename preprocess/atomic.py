@@ -10,7 +10,6 @@ In an object store a PUT is atomic by itself: the bytes gather in an unnamed loc
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Self
 
 from preprocess.errors import RunAborted
+from preprocess.failures import describe
 from preprocess.places import Place, RemotePath, files_below, store_of
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -38,13 +38,6 @@ def aborting_on_io_error(path: Place) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunAborted(f"{path.name}: {describe(error)}") from error
-
-
-def describe(error: OSError) -> str:
-    """An I/O error in words, without the paths that its own text may quote."""
-    if not error.errno:
-        return type(error).__name__
-    return f"{os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
 
 
 def is_temporary(name: str) -> bool:

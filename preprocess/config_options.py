@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from preprocess.places import Place, RemotePath, place
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -119,7 +120,9 @@ class ConfigOptions:
 
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: {describe(error)}") from None
+        except yaml.YAMLError as error:
             raise UsageError(f"{path}: {error}") from None
         if document is not None and not isinstance(document, Mapping):
             raise UsageError(f"{path}: must hold option names and values")

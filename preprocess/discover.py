@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from preprocess._beside import tables_beside
 from preprocess._found import Findings, real_path
@@ -22,10 +23,13 @@ from preprocess.errors import UsageError
 from preprocess.inputs import find, glob_base
 from preprocess.label_groups import LabelSource, Role, merged
 from preprocess.labels import LabelTable, RowSet, build, labelled
-from preprocess.layouts import AUTO, Layout, place, profile_of, select
+from preprocess.layouts import AUTO, LAYOUTS, Layout, Place, place, profile_of, select
 from preprocess.packed import Packed, SourceCodec
 from preprocess.records import Identity, Label, LabelColumn, SourceFile
 from preprocess.tables import is_url, read_table, stack
+
+_TEST = "test"
+"""The split that nobody has labels of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,9 @@ class Discovery:
     images_unmatched: int = 0
     """Images without labels so far, where there are labels at all."""
     notes: tuple[str, ...] = ()
-    """For people: what was not kept or not opened, counts only."""
+    """For people: what was not kept or not opened, or lies otherwise than said; counts only."""
+    tables_missing: tuple[str, ...] = ()
+    """Names of the label tables that these data sets have, where there is no table at all."""
 
 
 def discover(inputs: Sequence[str], labels: str | None = None, layout: str = AUTO) -> Discovery:
@@ -72,16 +78,17 @@ def discover(inputs: Sequence[str], labels: str | None = None, layout: str = AUT
     table = build(_label_sources(findings, forced, labels))
     if table:
         table.check_list_rows(named.listed_twice)
-    sources, used, layouts = _sources(named, forced, table)
+    sources, used, shape = _sources(named, forced, table)
     return Discovery(
         sources=sources,
         ignored=ignored,
-        layout="+".join(sorted(layouts)),
+        layout="+".join(sorted(shape.layouts)),
         labels=table,
         label_columns=table.columns if table else (),
         label_rows_unmatched=table.unmatched(used) if table else 0,
         images_unmatched=sum(not s.labels for s in sources) if table and table.columns else 0,
-        notes=_notes(findings, table),
+        notes=(*_notes(findings, table), *shape.notes(forced)),
+        tables_missing=() if table else tuple(sorted(shape.tables)),
     )
 
 
@@ -127,16 +134,51 @@ def _label_sources(findings: Findings, forced: Layout | None, labels: str | None
     return sources
 
 
+@dataclass(slots=True)
+class _Shape:
+    """How the files of a run lie."""
+
+    layouts: set[str] = field(default_factory=set)
+    """Names of the layouts that they follow, or are made to."""
+    tables: set[str] = field(default_factory=set)
+    """Names of the label tables that come with them."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How many lie otherwise than the named layout expects, by the layout that they follow."""
+    by_name: bool = False
+    """Whether such a file's identity was read from its path all the same."""
+
+    def add(self, path: str, forced: Layout | None) -> Place:
+        """Count one file; returns what its path says."""
+        layout, where = place(path, forced)
+        self.layouts.add(layout.name)
+        if where.identity.split != _TEST:
+            self.tables.update(where.tables)
+        if forced is not None and forced.recognise(path) is None:
+            self.others[place(path)[0].name] += 1
+            self.by_name |= where.identity.image_id is not None
+        return where
+
+    def notes(self, forced: Layout | None) -> Iterator[str]:
+        """What somebody who named the wrong layout should know, if anything."""
+        if forced is None or not self.others:
+            return
+        names = [layout.name for layout in LAYOUTS if layout.profiles]
+        known = [f", {self.others[name]} as in {name}" for name in names if self.others[name]]
+        identity = "names of folder and file" if self.by_name else "what the headers say"
+        yield (
+            f"--layout {forced.name} expects {forced.expects}: {self.others.total()} inputs lie otherwise"
+            f"{''.join(known)}; their patient_id and image_id are {identity}"
+        )
+
+
 def _sources(
     named: Named, forced: Layout | None, table: LabelTable | None
-) -> tuple[Packed[SourceFile], RowSet, set[str]]:
-    """Sources in order, the label rows that found one, and the names of the layouts they follow."""
-    used, layouts = RowSet(), set()
+) -> tuple[Packed[SourceFile], RowSet, _Shape]:
+    """Sources in order, the label rows that found one, and how the sources lie."""
+    used, shape = RowSet(), _Shape()
     sources: Packed[SourceFile] = Packed(SourceCodec())
     for found in named.files:
-        layout, where = place(layout_path(found), forced)
-        layouts.add(layout.name)
-        identity = where.identity
+        identity = shape.add(layout_path(found), forced).identity
         labels: tuple[Label, ...] = ()
         if table and found.row is not None:
             listed, labels = table.of_list_row(found.row)
@@ -145,7 +187,7 @@ def _sources(
         source, match = labelled(table, source, Identity(), None)
         used.update(match.rows)
         sources.append(source)
-    return sources, used, layouts
+    return sources, used, shape
 
 
 def _notes(findings: Findings, table: LabelTable | None) -> tuple[str, ...]:

@@ -7,16 +7,18 @@ Out: exit codes of DESIGN §4: 1 aborted, 2 usage, 130 interrupted and resumable
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import traceback
+from difflib import get_close_matches
 from types import TracebackType
 from typing import NoReturn
 
 import click
 
 from preprocess import interrupts
-from preprocess.atomic import describe
 from preprocess.errors import BcdError, RunAborted, UsageError
+from preprocess.failures import describe
 
 EXIT_ABORTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,8 +33,15 @@ class DefaultGroup(click.Group):
         """Put the default command in front unless a command or a group option comes first."""
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
+            self._refuse_misspelt(ctx, args[0])
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_misspelt(self, ctx: click.Context, word: str) -> None:
+        """A word that is nearly a command and names no file is no input. Raises click.UsageError."""
+        close = get_close_matches(word, self.commands, n=1, cutoff=0.7)
+        if close and word.isalpha() and not os.path.lexists(word):
+            ctx.fail(f"no such command: {word}; did you mean {close[0]}?")
 
     def invoke(self, ctx: click.Context) -> object:
         """Turn the exception tree into exit codes and one clear line."""

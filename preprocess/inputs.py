@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from preprocess._found import ARCHIVE_SUFFIX, HEAD_BYTES, Findings, Found, real_path
 from preprocess._walk import head_of_file, member_of, members, walk
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from preprocess.label_groups import path_column
 from preprocess.names import MEMBER_SEPARATOR
 from preprocess.tables import is_table_name, is_url, read_table
@@ -202,7 +203,7 @@ def _remote(url: str, findings: Findings) -> None:
             raise UsageError(f"input {url!r} does not exist")
         _remote_files(system, base.rstrip("/"), files, findings)
     except _REMOTE_ERRORS as error:
-        raise UsageError(f"input {url!r} cannot be opened ({type(error).__name__}: {error})") from error
+        raise UsageError(f"input {url!r} cannot be opened: {str(error) or describe(error)}") from error
 
 
 def _remote_single(url: str, findings: Findings) -> None:
@@ -245,7 +246,7 @@ def _canonical(url: str) -> str:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except _REMOTE_ERRORS as error:
-        raise UsageError(f"{url!r} cannot be opened ({type(error).__name__}: {error})") from error
+        raise UsageError(f"{url!r} cannot be opened: {str(error) or describe(error)}") from error
     return str(system.unstrip_protocol(path)).rstrip("/")
 
 

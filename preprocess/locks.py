@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from preprocess.atomic import aborting_on_io_error, describe, remove_file
+from preprocess.atomic import aborting_on_io_error, remove_file
 from preprocess.errors import OutputLocked, RunAborted
+from preprocess.failures import describe
 from preprocess.places import Place, RemotePath, read_bytes, store_of
 
 LOCK = "lock"

@@ -27,6 +27,7 @@ from preprocess.atomic import (
 )
 from preprocess.config import SCHEMA_VERSION, ResultConfig
 from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted, UsageError
+from preprocess.failures import describe
 from preprocess.images import SHARD_COLUMNS
 from preprocess.leakage import LeakageGroup, find_leakage
 from preprocess.parquet import read_instances, write_instances
@@ -242,7 +243,7 @@ def read_manifest(out: Place) -> Manifest:
     except FileNotFoundError:
         raise UsageError(f"{out} has no {MANIFEST}: not a complete dataset of bcd-prep") from None
     except OSError as error:
-        raise DatasetUnreadable(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
+        raise DatasetUnreadable(f"{MANIFEST} cannot be read: {describe(error)}") from None
     document = unsealed(data)
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:

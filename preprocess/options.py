@@ -13,6 +13,7 @@ import click
 
 from preprocess.config import ExecutionConfig, PrepConfig, ResultConfig
 from preprocess.config_options import ConfigOptions
+from preprocess.errors import UsageError
 
 ENVIRONMENT = "BCD_PREP_"
 F = TypeVar("F", bound=Callable[..., object])
@@ -83,10 +84,19 @@ def execution_options(command: F) -> F:
 def prep_config(context: click.Context) -> PrepConfig:
     """The validated config of the current command; raises UsageError with the field's name."""
     given = _OPTIONS.given(context)
-    return PrepConfig(
-        result=_OPTIONS.validated(ResultConfig, given),
-        execution=_OPTIONS.validated(ExecutionConfig, given),
-    )
+    execution = _OPTIONS.validated(ExecutionConfig, given)
+    if execution.require_gpu and not execution.gpu and not _turned_off(context):
+        raise UsageError(
+            "--require-gpu without --gpu: nothing would run on a GPU; say --gpu (or BCD_PREP_GPU=1) as well"
+        )
+    return PrepConfig(result=_OPTIONS.validated(ResultConfig, given), execution=execution)
+
+
+def _turned_off(context: click.Context) -> bool:
+    """Whether nothing asks for GPUs: no such option here, or --cpu against a standing --require-gpu."""
+    said = {name: context.get_parameter_source(name) for name in ("gpu", "require_gpu")}
+    here = click.core.ParameterSource.COMMANDLINE
+    return "gpu" not in context.params or (said["gpu"] is here and said["require_gpu"] is not here)
 
 
 def option_names() -> Iterator[str]:

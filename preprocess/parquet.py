@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from preprocess.config import Encoding, ResultConfig
 from preprocess.errors import DatasetDamaged, DatasetUnreadable, RunAborted
+from preprocess.failures import describe
 from preprocess.images import SHARD_COLUMNS
 from preprocess.places import Place, open_bytes
 from preprocess.records import LabelColumn, LabelValue
@@ -125,7 +126,7 @@ def reading(path: Place) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError) as error:
         failed = isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError)
         kind = DatasetUnreadable if failed else DatasetDamaged
-        raise kind(f"{path.name} cannot be read ({type(error).__name__})") from None
+        raise kind(f"{path.name} cannot be read: {describe(error)}") from None
 
 
 def write_instances(

@@ -166,7 +166,7 @@ def guarded(trace: Trace, source: SourceFile, config: ResultConfig, work: Callab
             trace, source, config, "out_of_memory", "the worker's memory limit was reached"
         )
     except BaseException as error:  # noqa: BLE001 - see the docstring
-        message = f"{type(error).__name__} at {_place(error)}"
+        message = f"internal fault: {type(error).__name__} at {_place(error)}"
         trace.reject = _reject(trace, source, config, "internal_error", message)
     return None
 

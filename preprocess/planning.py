@@ -37,6 +37,8 @@ class RunRequest:
     labels: str | None = None
     layout: str = "auto"
     config: PrepConfig = field(default_factory=PrepConfig)
+    to_learn_from: bool = True
+    """False where nobody misses labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,12 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     discovery = discover(request.inputs, request.labels, request.layout)
     for note in discovery.notes:
         reporter.note(note)
+    if discovery.tables_missing and request.to_learn_from:
+        tables = " or ".join(discovery.tables_missing)
+        reporter.note(
+            f"no labels: no {tables} with its usual columns lies beside the images;"
+            " bcd-train needs a table, given with --labels"
+        )
     scanned, rejects = _scan(discovery.sources[: config.limit], request, executor, reporter)
     # What nobody reads again goes at once: these are lists of all inputs.
     table, discovery = discovery.labels, replace(discovery, sources=(), labels=None)

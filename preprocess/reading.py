@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, DatasetUnreadable
+from preprocess.failures import describe
 from preprocess.images import decode, picture_path, pixels_sha256
 from preprocess.manifest import INSTANCES, Manifest, ShardEntry, read_manifest, read_rows, rows_sha256
 from preprocess.parquet import ParquetValue, read_shard
@@ -113,7 +114,7 @@ def check_file(out: Place, file: ShardFile) -> None:
     except FileNotFoundError:
         raise DatasetDamaged(f"{file.path} is missing") from None
     except OSError as error:
-        raise DatasetUnreadable(f"{file.path} cannot be read ({type(error).__name__})") from None
+        raise DatasetUnreadable(f"{file.path} cannot be read: {describe(error)}") from None
     if size != file.bytes:
         raise DatasetDamaged(f"{file.path} has {size} bytes instead of {file.bytes}")
     if digest.hexdigest() != file.sha256:
@@ -126,7 +127,7 @@ def _picture(out: Place, file: ShardFile, sources: dict[str, str]) -> tuple[str,
     except KeyError:
         raise DatasetDamaged(f"{file.path} belongs to no row") from None
     except OSError as error:
-        raise DatasetDamaged(f"{file.path} cannot be read ({type(error).__name__})") from None
+        raise DatasetDamaged(f"{file.path} cannot be read: {describe(error)}") from None
 
 
 def _from_tfrecord(path: Place) -> Iterator[tuple[str, Pixels]]:
@@ -134,7 +135,7 @@ def _from_tfrecord(path: Place) -> Iterator[tuple[str, Pixels]]:
         for record in read_records(path):
             yield example_image(record)
     except OSError as error:
-        raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+        raise DatasetDamaged(f"{path.name} cannot be read: {describe(error)}") from None
 
 
 def _from_parquet(path: Place) -> Iterator[tuple[str, Pixels]]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from preprocess.config import ResultConfig
 from preprocess.errors import DatasetDamaged
+from preprocess.failures import describe
 from preprocess.manifest import INSTANCES, Manifest, read_manifest
 from preprocess.places import Place, open_bytes, read_bytes
 from preprocess.records import Status
@@ -127,7 +128,7 @@ def read_dataset(out: Place) -> Dataset:
         with open_bytes(out / INSTANCES) as stream:
             table = _read_columns(stream, [*shown, *(label.name for label in manifest.labels)])
     except (OSError, ValueError, KeyError) as error:
-        raise DatasetDamaged(f"{INSTANCES} cannot be read ({type(error).__name__})") from None
+        raise DatasetDamaged(f"{INSTANCES} cannot be read: {describe(error)}") from None
     return Dataset(out, table, manifest)
 
 

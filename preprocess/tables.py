@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from preprocess.columns import Column, Rows
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -65,7 +66,7 @@ def read_table(path: str, member: str | None = None) -> Table:
         data = _read(path, member)
         return _parquet(name, data) if name.lower().endswith(".parquet") else _csv(name, data)
     except (OSError, KeyError, ImportError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{name}: the table cannot be read ({type(error).__name__})") from error
+        raise UsageError(f"{name}: the table cannot be read: {describe(error)}") from error
     except (csv.Error, ValueError) as error:
         raise UsageError(f"{name}: not a table: {error}") from error
 
@@ -119,7 +120,7 @@ def _parquet(name: str, data: bytes) -> Table:
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(data), page_checksum_verification=True)
     except pyarrow.ArrowException as error:
-        raise ValueError(f"damaged Parquet ({type(error).__name__})") from error
+        raise ValueError(f"damaged Parquet: {describe(error)}") from error
     columns = [[None if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
     return _table(name, table.column_names, zip(*columns, strict=True))
 

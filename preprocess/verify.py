@@ -16,9 +16,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from preprocess.atomic import describe, is_temporary
+from preprocess.atomic import is_temporary
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, RejectedInput, UsageError
+from preprocess.failures import describe
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import INSTANCES, MANIFEST, Manifest, read_manifest, read_rows, rows_sha256
 from preprocess.parquet import same_library, write_instances

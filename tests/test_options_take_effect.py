@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -338,7 +339,7 @@ def test_gpu_options_reach_the_devices_and_only_inexact_decoding_changes_the_res
     assert config_of().execution.device_numbers(3) == (0, 1, 2)
     device = gpus.device(1, 2, execution)
     assert (device.name, device.cores, device.batch, device.threads) == ("1", 4, 12, 3)
-    assert config_of(*words).result.sha256() == ResultConfig().sha256()
+    assert config_of("--gpu", *words).result.sha256() == ResultConfig().sha256()
     assert config_of("--allow-inexact-gpu").result.sha256() != ResultConfig().sha256()
 
 
@@ -357,6 +358,27 @@ def test_run_is_the_default_command(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, [str(folder), "--out", str(tmp_path / "out"), "--dry-run"])
     assert result.exit_code in (0, 3)
     assert "7 DICOM found" in result.output
+
+
+def test_a_misspelt_command_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["veryfy", "OUT"])
+    assert result.exit_code == 2
+    assert "no such command: veryfy; did you mean verify?" in result.output
+    (tmp_path / "reports").mkdir()  # this, however, is there
+    result = CliRunner().invoke(cli.main, ["reports", "--out", "OUT"])
+    assert "no DICOM found under reports" in result.output
+
+
+def test_an_rsna_tree_without_its_table_is_told_how_to_give_one(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms / "train_images", tmp_path / "in" / "train_images")
+    words = [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--dry-run", "--workers", "1"]
+    told = CliRunner().invoke(cli.main, words)
+    assert "no train.csv with its usual columns lies beside the images" in told.output
+    assert told.output.count("--labels") == 1
+    told = CliRunner().invoke(cli.main, [*words, "--labels", str(phantoms / "train.csv")])
+    assert told.exit_code == 0
+    assert "no labels" not in told.output
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "inspect", "report", "doctor"])

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from scipy import ndimage
 
 from preprocess.errors import UsageError
 from trainer.backends.gradients import gradient
 from trainer.records import Floats
+
+if TYPE_CHECKING:
+    import keras
 
 FEATURES = "features"
 """Name of the model's last layer that has rows and columns (`trainer.models.head`)."""
@@ -47,6 +49,8 @@ class Explainer:
     """One model, cut at its features once."""
 
     def __init__(self, model: keras.Model) -> None:
+        import keras
+
         self._model = model
         self._views = model.input_shape[1] if len(model.input_shape) == 5 else None
         try:

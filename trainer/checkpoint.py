@@ -20,6 +20,7 @@ import numpy as np
 
 from preprocess.atomic import aborting_on_io_error, new_file, remove_file
 from preprocess.errors import RunAborted
+from preprocess.failures import describe
 from trainer.backends.base import Arrays
 from trainer.position import Position
 from trainer.records import Floats
@@ -84,7 +85,7 @@ class Checkpoints:
         try:
             *weights, (_, logits) = _read(path)[1]
         except _DAMAGE as error:
-            raise RunAborted(f"{path.name} cannot be read ({type(error).__name__})") from None
+            raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
         return tuple(weights), logits
 
     def _drop_unnamed(self, path: Path) -> None:

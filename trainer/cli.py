@@ -113,11 +113,11 @@ def export(run: Path, kind: str, fold: int, out: Path | None) -> None:
 
 @main.command()
 def models() -> None:
-    """List the models there are."""
+    """List the models there are, with the parameters of the backbone; a head comes on top."""
     from trainer.architectures import architectures
 
     for one in architectures():
-        click.echo(f"{one.name:20} {one.parameters / 1e6:6.1f} M parameters")
+        click.echo(f"{one.name:20} {one.parameters / 1e6:6.1f} M parameters in the backbone")
 
 
 @main.command()

@@ -2,6 +2,9 @@
 
 In:  RUN, the folder that `fit` left.
 Out: files and exit codes as `trainer.cli` says; `predict` has bcd-prep's (3: too many rejects).
+
+RUN is opened before anything heavy is imported: it decides the backend, and a folder that is no run is told
+at once.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from preprocess.places import Place
 if TYPE_CHECKING:
     from trainer.evaluate import Evaluation
     from trainer.intervals import Interval
+    from trainer.run import Run
 
 _RUN = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 _TTA = click.option(
@@ -48,11 +52,11 @@ def evaluate(run: Path, dataset: Place | None, tta: str, workers: int) -> None:
 
     Writes RUN/evaluation[-NAME]/predictions.parquet, metrics.json and curves.
     """
+    opened = _open(run)
     from trainer.evaluate import evaluate as score
     from trainer.inference import Tta
-    from trainer.run import open_run
 
-    found = score(open_run(run), dataset, tta=Tta(tta), workers=workers)
+    found = score(opened, dataset, tta=Tta(tta), workers=workers)
     tell_scores(found)
     click.echo(f"{found.folder} holds predictions, metrics and curves")
 
@@ -104,17 +108,18 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
     Images go through the preprocessing that the dataset went through. Every input has its row.
     """
     from preprocess.config import ExecutionConfig, LogFormat
-    from preprocess.progress import reporter
-    from trainer.inference import Tta
-    from trainer.predict import Request
-    from trainer.predict import predict as run_prediction
-    from trainer.run import open_run
 
     workers = int(str(how["workers"]))
     try:
         execution = ExecutionConfig(workers=workers, max_rejected=str(how["max_rejected"]))
     except ValueError:
         raise UsageError("--max-rejected must be a count, or a percentage from 0% to 100%") from None
+    opened = _open(run)
+    from preprocess.progress import reporter
+    from trainer.inference import Tta
+    from trainer.predict import Request
+    from trainer.predict import predict as run_prediction
+
     keep = how["keep"]
     request = Request(
         inputs=inputs,
@@ -127,7 +132,7 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
         workers=workers,
     )
     with reporter(LogFormat.TEXT) as progress:
-        answer = run_prediction(open_run(run), request, progress)
+        answer = run_prediction(opened, request, progress)
     with contextlib.suppress(BrokenPipeError):
         click.echo(
             f"{answer.found} DICOM found = {answer.predicted} predicted + {answer.rejected} rejected"
@@ -160,13 +165,13 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
 def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path, **how: object) -> None:
     """Show where in the original DICOM the answers of RUN come from.
 
-    Writes OUT/NAME.png and NAME.npy for every input (NAME is its source with / as %2F), and
+    Writes OUT/NAME.png and NAME.npy for every input (NAME is its source with / as +), and
     OUT/explanations.csv. Exit code 3 if no input could be explained.
     """
+    opened = _open(run)
     from trainer.attribution import Method
     from trainer.explain import Request
     from trainer.explain import explain as run_explanation
-    from trainer.run import open_run
 
     lesions, limit = how["lesions"], how["limit"]
     request = Request(
@@ -178,7 +183,7 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
         dicom=bool(how["dicom"]),
         lesions=lesions if isinstance(lesions, Path) else None,
     )
-    answer = run_explanation(open_run(run), request)
+    answer = run_explanation(opened, request)
     click.echo(f"{answer.explained} explained, {answer.rejected} rejected; {out}/explanations.csv")
     tell_rejects(answer.rejected_by_code)
     if answer.empty:
@@ -202,16 +207,21 @@ def report(run: Path, tta: str, workers: int) -> None:
 
 def make_report(folder: Path, tta: str = "none", workers: int = 0, *, quiet: bool = False) -> Path:
     """Evaluate a run and write its report; tells the scores unless quiet. Returns the report's path."""
+    run = _open(folder)
     from trainer.evaluate import evaluate as score
     from trainer.inference import Tta
     from trainer.report import write_report
-    from trainer.run import open_run
 
-    run = open_run(folder)
     found = score(run, tta=Tta(tta), workers=workers)
     if not quiet:
         tell_scores(found)
     return write_report(run, found)
+
+
+def _open(folder: Path) -> Run:
+    from trainer.run import open_run
+
+    return open_run(folder)
 
 
 AFTER_TRAINING = (evaluate, predict, explain, report)

@@ -14,6 +14,7 @@ from typing import Any
 
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, UsageError
+from preprocess.failures import describe
 from preprocess.images import pixels_sha256
 from preprocess.manifest import Manifest, read_manifest
 from preprocess.places import Place, place
@@ -75,7 +76,7 @@ class Dataset:
         try:
             source, pixels = self._shards.read(shard, number)
         except OSError as error:
-            raise DatasetDamaged(f"{shard}: row {number}: {type(error).__name__}") from None
+            raise DatasetDamaged(f"{shard}: row {number}: cannot be read: {describe(error)}") from None
         except DatasetDamaged as error:
             raise type(error)(f"{shard}: row {number}: {error}") from None
         if source != row.source or pixels.shape != (self.height, self.width):

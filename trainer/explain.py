@@ -24,6 +24,7 @@ from preprocess.atomic import write_atomically
 from preprocess.decode import CpuDecoder
 from preprocess.discover import discover
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from preprocess.images import safe_component
 from preprocess.records import Prepared, SourceFile
 from trainer.attribution import Attribution, Explainer, Method
@@ -37,6 +38,8 @@ COLUMNS = (
     "source", "patient_id", "image_id", "laterality", "view", "probability", "peak_row", "peak_column",
     "lesion", "hit", "reject_code",
 )  # fmt: skip
+
+_LESION_COLUMNS = frozenset({"patient_id", "image_id", "row", "column", "rows", "columns", "malignant"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,8 @@ def explain(run: Run, request: Request) -> Answer:
         RunAborted: the disk.
     """
     boxes = {} if request.lesions is None else read_lesions(request.lesions)
-    explainers = [Explainer(run.model(fold)) for fold in run.folds]
     sources = discover(request.inputs, None, request.layout).sources[: request.limit]
+    explainers = [Explainer(run.model(fold)) for fold in run.folds]
     request.out.mkdir(parents=True, exist_ok=True)
     done = []
     for source in sources:
@@ -155,7 +158,7 @@ def _write(explanation: Explanation, trace: pipeline.Trace, request: Request) ->
     assert explanation.map is not None
     assert explanation.prepared is not None
     assert trace.coarse is not None
-    name = safe_component(explanation.source.source)
+    name = safe_component(explanation.source.source).replace("%2F", "+")
     picture = overlay(trace.coarse, explanation.map)
     png, array = io.BytesIO(), io.BytesIO()
     Image.fromarray(picture).save(png, "PNG")
@@ -231,11 +234,16 @@ def read_lesions(path: Path) -> dict[tuple[str, str], tuple[Box, ...]]:
     boxes: dict[tuple[str, str], tuple[Box, ...]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
+            lines = csv.DictReader(file)
+            if missing := _LESION_COLUMNS - set(lines.fieldnames or ()):
+                raise UsageError(
+                    f"{path} is no table of lesion boxes: it has no {', '.join(sorted(missing))}"
+                )
+            for line in lines:
                 if line["malignant"] in ("1", "True", "true"):
                     key = line["patient_id"], line["image_id"]
                     numbers = (int(line[name]) for name in ("row", "column", "rows", "columns"))
                     boxes[key] = (*boxes.get(key, ()), Box(*numbers))
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path} is no table of lesion boxes ({type(error).__name__})") from None
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} is no table of lesion boxes: {describe(error)}") from None
     return boxes

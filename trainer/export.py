@@ -23,14 +23,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, describe, sync_directory
+from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, sync_directory
 from preprocess.errors import RunAborted, UsageError
-from trainer.models import heads_of, load, size_of, views_of, with_probabilities
+from preprocess.failures import describe
+
+if TYPE_CHECKING:
+    import keras
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,6 +96,8 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
         raise UsageError(f"{run}: fold {fold} has no finished model (fold={fold}/model.keras)")
     if out.exists():
         raise UsageError(f"{out} exists: delete it, or give another --out")
+    from trainer.models import load, with_probabilities
+
     model = with_probabilities(load(source))
     preprocessing = _read_text(run / PREPROCESSING)
     facts = model_facts(model)
@@ -114,6 +119,8 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
 
 def model_facts(model: keras.Model) -> ModelFacts:
     """Input and output of a model with probabilities, in words and numbers."""
+    from trainer.models import heads_of, size_of, views_of
+
     height, width = size_of(model)
     columns = ["target"]
     for head in heads_of(model):
@@ -131,6 +138,8 @@ def trial_pictures(shape: tuple[int, ...]) -> list[Floats]:
 
 
 def _write_savedmodel(model: keras.Model, _source: Path, folder: Path, texts: dict[str, str]) -> float:
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         raise UsageError("a SavedModel is written by TensorFlow: use --backend tensorflow")
     import tensorflow as tf

@@ -19,6 +19,9 @@ from trainer.records import Floats
 
 LONGEST_PX = 1024
 """Blocks along the longer side of the original, at most."""
+OPAQUE = 99.0
+"""Percentile, of the absolute values that are not 0, from which on a map is opaque: the few largest pixels of
+integrated gradients are ten times the others, and would leave them invisible."""
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -78,12 +81,12 @@ def overlay(original: Mammogram, heat: OriginalMap) -> Rgb:
 
 
 def blend(gray: Floats, heat: Floats) -> Rgb:
-    """A gray picture (r, c) in [0, 1] under a map of the same shape; its largest absolute value is opaque.
+    """A gray picture (r, c) in [0, 1] under a map of the same shape; its largest absolute values are opaque.
 
     Negative values (against the target) are blue.
     """
-    largest = float(np.abs(heat).max())
-    strength = np.clip(np.abs(heat) / largest, 0, 1) if largest > 0 else np.zeros_like(heat)
+    size = np.abs(heat)
+    strength = np.clip(size / np.percentile(size[size > 0], OPAQUE), 0, 1) if size.any() else size
     warm = np.stack([np.ones_like(strength), 1 - strength, np.zeros_like(strength)], axis=-1)
     cold = np.stack([np.zeros_like(strength), 1 - strength, np.ones_like(strength)], axis=-1)
     colour = np.where((heat >= 0)[..., None], warm, cold)

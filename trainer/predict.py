@@ -93,6 +93,7 @@ def predict(run: Run, request: Request, reporter: Reporter | None = None) -> Ans
                 out=folder,
                 layout=request.layout,
                 config=PrepConfig(result=preparation(run.preprocessing), execution=request.execution),
+                to_learn_from=False,
             ),
             reporter,
         )

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from preprocess.atomic import write_atomically
 from preprocess.errors import DatasetDamaged
+from preprocess.failures import describe
 from preprocess.places import Place, read_bytes
 from preprocess.records import LabelValue
 from preprocess.schema import InstanceRow
@@ -141,7 +142,7 @@ class Predictions:
             table = pq.read_table(io.BytesIO(read_bytes(path)), page_checksum_verification=True)
             return cls(*(cls._values(table.column(f.name)) for f in fields(cls)))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise DatasetDamaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+            raise DatasetDamaged(f"{path.name} cannot be read: {describe(error)}") from None
 
     @staticmethod
     def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:

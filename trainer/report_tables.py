@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer.architectures import architecture_of
 from trainer.assessment import Assessment, LevelAssessment
 from trainer.dataset import Dataset
 from trainer.intervals import Interval
@@ -156,11 +157,12 @@ def data_table(run: Run, dataset: Dataset) -> Table:
 
 def model_table(run: Run) -> Table:
     """What was trained, with what."""
-    parameters = run.model(run.folds[0]).count_params()
+    parameters, name = run.model(run.folds[0]).count_params(), run.config.model.model
+    backbone = architecture_of(name).parameters
     packages = run.environment.get("packages", {})
     versions = packages if isinstance(packages, dict) else {}
     rows = (
-        ("model", f"{run.config.model.model}, {parameters:,} parameters"),
+        ("model", f"{name}, {parameters:,} parameters, {backbone:,} of them in the backbone"),
         ("first weights", run.config.model.weights),
         (
             "input",

@@ -60,7 +60,6 @@ class Run:
         return self._loaded(fold)
 
     def _load(self, fold: int) -> keras.Model:
-        choose_backend(self.config.optimization.backend)
         from trainer.models import load
 
         return load(self._files.fold(fold) / MODEL)
@@ -120,5 +119,12 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """Open a run. Raises UsageError if it is none or has no finished fold, DatasetDamaged."""
-    return Run(folder)
+    """Open a run, and let Keras use its backend in this process: to be called before Keras is imported.
+
+    Raises:
+        UsageError: it is no run, has no finished fold, or this process already uses another backend.
+        DatasetDamaged: its files are not what was written.
+    """
+    run = Run(folder)
+    choose_backend(run.config.optimization.backend)
+    return run

@@ -43,7 +43,7 @@ from preprocess.atomic import (
 from preprocess.config import ResultConfig
 from preprocess.errors import ConfigMismatch, DatasetDamaged, UsageError
 from preprocess.locks import lock
-from trainer.config import ExecutionConfig, TrainConfig
+from trainer.config import Backend, ExecutionConfig, TrainConfig
 from trainer.tracking import without_user
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ _OURS = frozenset(
 )
 _OTHERS = ("fold=", "evaluation", "explanations", "export")
 _PACKAGES = (
-    "bcd-mammography", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy", "albumentations",
-    "scikit-learn", "opencv-python-headless",
+    "bcd-mammography", "keras", "numpy", "albumentations", "scikit-learn", "opencv-python-headless"
 )  # fmt: skip
+_BACKENDS = {Backend.TENSORFLOW: ("tensorflow", "tensorflow-cpu"), Backend.JAX: ("jax", "jaxlib")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +188,12 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def write_environment(run: RunFolder, execution: ExecutionConfig, devices: tuple[str, ...]) -> None:
-    """Note on what this part of the training runs."""
+def write_environment(
+    run: RunFolder, execution: ExecutionConfig, devices: tuple[str, ...], backend: Backend
+) -> None:
+    """Note on what this part of the training runs: of the backends, the one that it uses."""
     versions = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_BACKENDS[backend]):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

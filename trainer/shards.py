@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from preprocess.config import Format
 from preprocess.errors import DatasetDamaged, DatasetUnreadable
+from preprocess.failures import describe
 from preprocess.manifest import Manifest
 from preprocess.parquet import ParquetValue, reading
 from preprocess.places import Place, open_bytes, size_of
@@ -96,7 +97,7 @@ class ShardFiles:
         except FileNotFoundError:
             raise DatasetDamaged(f"{file.path} is missing") from None
         except OSError as error:
-            raise DatasetUnreadable(f"{file.path} cannot be fetched ({type(error).__name__})") from None
+            raise DatasetUnreadable(f"{file.path} cannot be fetched: {describe(error)}") from None
         _check_size(file, size)
         if digest.hexdigest() != file.sha256:
             raise DatasetDamaged(f"{file.path} has another sha256 than the manifest")

@@ -21,6 +21,7 @@ import numpy as np
 
 from preprocess.errors import UsageError
 from preprocess.places import Place
+from trainer.architectures import architecture_of
 from trainer.augment import Augmenter
 from trainer.backends.base import (
     Learner,
@@ -114,6 +115,7 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
         KeyboardInterrupt: a signal; everything is saved.
     """
     config, execution = request.config, request.execution
+    architecture_of(config.model.model)  # a name that is none, before anything takes time
     choose_backend(config.optimization.backend)  # before anything imports Keras
     dataset = open_dataset(request.dataset)
     if not len(dataset):
@@ -121,7 +123,8 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
     seed = config.optimization.seed
     labels = labels_of(dataset.rows, config.data, config.model.auxiliary, seed=seed)
     splits = [split(dataset, labels, fold) for fold in _folds(execution.fold, dataset)]
-    record, augmentation = _weights_record(config), Augmenter.named(config.data.augment).to_yaml()
+    augmentation = Augmenter.named(config.data.augment).to_yaml()
+    record = _weights_record(config)
     identity = Identity(config, dataset, augmentation, record.sha256 or "")
     with opened(request.out, identity, overwrite=execution.overwrite) as run:
         missing = [one for one in splits if run.result(one.fold) is None]
@@ -129,7 +132,7 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
             _tell(dataset, labels, report)
             devices = prepare(execution, config.optimization)
             require_divisible(config.data.batch_size, len(devices), config.optimization.accumulate)
-            write_environment(run, execution, devices)
+            write_environment(run, execution, devices, config.optimization.backend)
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
             job = FoldJob(run, dataset, labels, one, config, execution, devices)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Task
+from preprocess.failures import describe
 from preprocess.heap import keep_freed_memory
 
 _PR_SET_PDEATHSIG = 1
@@ -85,8 +86,7 @@ def _said_of(error: BaseException) -> Starved | Faulted | Failed:
     if isinstance(error, RunAborted):
         return Failed(str(error))
     if isinstance(error, OSError):
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        return Failed(f"cannot write the dataset: {reason}")
+        return Failed(f"cannot write the dataset: {describe(error)}")
     return Faulted(f"{type(error).__name__} at {_place(error)}")
 
 

@@ -31,3 +31,5 @@ class Layout:
     """The same where the user names the layout: reads the path however unusual its names are."""
     profiles: tuple[TableProfile, ...] = ()
     """The tables that come with it."""
+    expects: str = "any path"
+    """The paths that it recognises, in words."""

@@ -52,4 +52,10 @@ CLINICAL = TableProfile(
     derive=_clinical,
 )
 
-LAYOUT = Layout("cmmd", recognise=_recognise, assume=_assume, profiles=(CLINICAL,))
+LAYOUT = Layout(
+    "cmmd",
+    recognise=_recognise,
+    assume=_assume,
+    profiles=(CLINICAL,),
+    expects="folders from D1-0001 to D2-0749",
+)

@@ -50,4 +50,10 @@ def _assume(path: str) -> Place:
     return Place(identity, roots=(3, 2), tables=("train.csv", "test.csv"))
 
 
-LAYOUT = Layout("rsna", recognise=_recognise, assume=_assume, profiles=(TRAIN,))
+LAYOUT = Layout(
+    "rsna",
+    recognise=_recognise,
+    assume=_assume,
+    profiles=(TRAIN,),
+    expects="<split>_images/<patient_id>/<image_id>.dcm",
+)

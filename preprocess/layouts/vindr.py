@@ -129,4 +129,10 @@ METADATA = TableProfile(
     derive=_metadata,
 )
 
-LAYOUT = Layout("vindr", recognise=_recognise, assume=_assume, profiles=(FINDINGS, BREAST_LEVEL, METADATA))
+LAYOUT = Layout(
+    "vindr",
+    recognise=_recognise,
+    assume=_assume,
+    profiles=(FINDINGS, BREAST_LEVEL, METADATA),
+    expects="<study_id>/<image_id>.dicom of 32 hexadecimal digits each",
+)

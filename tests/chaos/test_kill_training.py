@@ -1,8 +1,8 @@
-"""kill -9 at any moment of a training: the same command goes on to the same curve, weights and predictions.
+"""kill -9 at any moment of a training: the same command goes on to the same curve, weights and scores.
 
 Moments are counted in steps, images read, writes, fsyncs and renames, not in seconds: a busy machine changes
 nothing. BCD_CHAOS=full (`make chaos-train`) tries 20 of them, each on what the one before left behind until
-the training is done.
+the command is done; some come after the training, while it is scored and its report drawn.
 """
 
 from __future__ import annotations
@@ -22,21 +22,29 @@ def arguments(dataset: Path, out: Path) -> list[str]:
     return ["fit", str(dataset), "--out", str(out), *OPTIONS, "--checkpoint-minutes", "0.00001"]
 
 
+def scored(run: Path) -> tuple[bytes, ...]:
+    """What `fit` leaves of the evaluation that ends it; its report is there, too."""
+    assert (run / "report.html").stat().st_size
+    return tuple((run / "evaluation" / name).read_bytes() for name in ("predictions.parquet", "metrics.json"))
+
+
 def test_a_training_killed_again_and_again_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
     dataset, log = make_small(tmp_path / "dataset"), tmp_path / "log"
     assert train(arguments(dataset, tmp_path / "whole"), None, log) == 0, log.read_text()
-    expected, tries, killed = everything(tmp_path / "whole"), list(TRIES), 0
+    expected, scores = everything(tmp_path / "whole"), scored(tmp_path / "whole")
+    tries, killed = list(TRIES), 0
     for number in range(len(TRIES)):
         out = tmp_path / f"run{number}"
-        kills = 0
-        while not (out / "run.json").exists():
+        kills, status = 0, -9
+        while status:
             moment = tries.pop(0) if tries and kills < MOST_KILLS else None
             status = train(arguments(dataset, out), moment, log)
             assert status in (0, -9), log.read_text()
             kills += status == -9
-            assert status == 0 or not (out / "run.json").exists()
+            if status == 0 or (out / "run.json").exists():  # whenever it says so, the training is done
+                assert everything(out) == expected, f"run {number}"
         killed += kills
-        assert everything(out) == expected, f"run {number}"
+        assert scored(out) == scores, f"run {number}"
         if not tries:
             break
     assert killed >= len(TRIES) // 2

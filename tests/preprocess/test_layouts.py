@@ -157,6 +157,37 @@ def test_named_layout_reads_unusual_folders(tmp_path: Path) -> None:
     assert labels_of(named.sources[1])["cancer"] == 1
 
 
+def test_a_named_layout_that_does_not_fit_is_said_with_what_was_found(tmp_path: Path) -> None:
+    root = str(rsna(tmp_path / "set"))
+    [note] = discover([root], layout="vindr").notes
+    assert "vindr expects <study_id>/<image_id>.dicom" in note
+    assert (
+        "4 inputs lie otherwise, 4 as in rsna; their patient_id and image_id are names of folder and" in note
+    )
+    [note] = discover([root], layout="cmmd").notes
+    assert "4 as in rsna; their patient_id and image_id are what the headers say" in note
+    dicom(tmp_path / "other" / "a.dcm")
+    [note] = discover([root, str(tmp_path / "other")], layout="rsna").notes
+    assert "1 inputs lie otherwise;" in note
+    for layout in ("rsna", "auto", "pacs"):
+        assert discover([root], layout=layout).notes == ()
+
+
+def test_tables_that_a_data_set_comes_with_are_missed(tmp_path: Path) -> None:
+    assert discover([str(rsna(tmp_path / "set", table=False))]).tables_missing == ("train.csv",)
+    dicom(tmp_path / "vindr" / "images" / STUDY / f"{IMAGE}.dicom")
+    assert len(discover([str(tmp_path / "vindr")]).tables_missing) == 3
+    text(tmp_path / "own.csv", "image_id,cancer", "462822612,0")
+    for labels, folder in ((None, rsna(tmp_path / "whole")), (str(tmp_path / "own.csv"), tmp_path / "set")):
+        assert discover([str(folder)], labels).tables_missing == ()
+
+
+def test_nobody_misses_labels_of_a_test_split_or_of_unknown_files(tmp_path: Path) -> None:
+    dicom(tmp_path / "a" / "test_images" / "10008" / "736471439.dcm")
+    dicom(tmp_path / "b" / "x.dcm")
+    assert discover([str(tmp_path)]).tables_missing == ()
+
+
 def test_pacs_by_name_turns_recognition_off(tmp_path: Path) -> None:
     found = discover([str(rsna(tmp_path))], layout="pacs")
     assert {s.identity for s in found.sources} == {Identity()}

@@ -166,7 +166,7 @@ def test_workers_that_never_begin_end_the_run(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_disk_ends_the_run_with_its_reason_and_no_path(one: LocalExecutor) -> None:
-    with pytest.raises(RunAborted, match=r"^cannot write the dataset: No space left on device$"):
+    with pytest.raises(RunAborted, match=r"^cannot write the dataset: No space left on device \(ENOSPC\)$"):
         list(one.run([Toy((1,), deeds=((1, "full_disk"),))]))
 
 

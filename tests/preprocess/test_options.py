@@ -110,3 +110,17 @@ def test_every_config_field_has_an_option_and_a_help_text() -> None:
 def test_only_what_decides_the_result_is_hashed() -> None:
     assert config_of("--workers", "3", "--max-rejected", "9").result.sha256() == ResultConfig().sha256()
     assert config_of("--seed", "3").result.sha256() != ResultConfig().sha256()
+
+
+def test_requiring_a_gpu_without_using_one_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "prep.yaml"
+    file.write_text("require-gpu: true\n")
+    standing = {"BCD_PREP_REQUIRE_GPU": "1"}
+    for words, env in ((["--require-gpu"], {}), (["--require-gpu", "--cpu"], {}), ([], standing)):
+        with pytest.raises(UsageError, match="say --gpu"):
+            CliRunner().invoke(command, words, env=env, catch_exceptions=False)
+    with pytest.raises(UsageError, match="say --gpu"):
+        CliRunner().invoke(command, ["--config", str(file)], catch_exceptions=False)
+    assert config_of("--gpu", env=standing).execution.require_gpu
+    assert config_of(env=standing | {"BCD_PREP_GPU": "1"}).execution.require_gpu
+    assert not config_of("--cpu", env=standing | {"BCD_PREP_GPU": "1"}).execution.gpu

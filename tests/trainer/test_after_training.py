@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -187,6 +190,25 @@ def test_evaluation_is_repeatable(run: Path) -> None:
     before = (run / "evaluation" / "metrics.json").read_bytes()
     evaluate(open_run(run))
     assert (run / "evaluation" / "metrics.json").read_bytes() == before
+
+
+def test_a_run_of_the_other_backend_is_used_in_a_process_of_its_own(
+    run: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    """The run decides which backend Keras has, whatever is imported for maps; so it is with `report`."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(config.replace("backend: tensorflow", "backend: jax"), encoding="utf-8")
+    [scan, *_] = sorted(map(str, phantoms.glob("test_images/*/*.dcm")))
+    clean = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    own, on_jax = tmp_path / "own", tmp_path / "on_jax"
+    assert call(train, "explain", run, scan, "--out", own).exit_code == 0
+    command = [sys.executable, "-m", "trainer.cli", "explain", str(copy), scan, "--out", str(on_jax)]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [there], [here] = on_jax.glob("*.npy"), own.glob("*.npy")
+    np.testing.assert_allclose(np.load(there), np.load(here), atol=1e-4)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

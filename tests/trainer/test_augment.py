@@ -15,8 +15,9 @@ import pytest
 from preprocess.errors import UsageError
 from preprocess.png import decode_png
 from tests.trainer.sets import make
-from trainer.augment import _KNOWN, PRESETS, Augmenter
+from trainer.augment import PRESETS, Augmenter
 from trainer.contact import contact_sheet
+from trainer.transforms import KNOWN
 
 FIRED = {
     "Affine": {"rotate": [20, 20], "scale": [0.8, 0.8]},
@@ -42,7 +43,7 @@ def only(name: str) -> Augmenter:
     return Augmenter([{name: {"p": 1.0} | FIRED.get(name, {})}])
 
 
-@pytest.mark.parametrize("name", _KNOWN)
+@pytest.mark.parametrize("name", KNOWN)
 def test_no_transform_quantises_or_leaves_the_range(ramp: np.ndarray, name: str) -> None:
     before = ramp.copy()
     found = only(name).apply(ramp, 5)
@@ -137,7 +138,7 @@ def test_importing_asks_no_network_and_leaves_threads_to_us() -> None:
         "import socket\n"
         "def refuse(*_, **__): raise AssertionError('the network was asked')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "import trainer.augment, cv2\n"
+        "import trainer.transforms, cv2\n"
         "assert cv2.getNumThreads() == 1, cv2.getNumThreads()\n"
     )
     clean = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}

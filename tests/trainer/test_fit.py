@@ -66,6 +66,7 @@ def test_the_run_folder_explains_itself(run: Path, dataset: Path) -> None:
     assert documents["weights"]["source"] == "none"
     environment = json.loads((run / "environment.json").read_bytes())
     assert environment["packages"]["keras"]
+    assert "jax" not in environment["packages"]  # installed, but not what this was trained with
     assert environment["devices"]
     assert not (run / "fold=0" / "checkpoint").exists()
 

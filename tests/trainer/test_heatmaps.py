@@ -60,6 +60,15 @@ def test_for_is_red_against_is_blue_and_nothing_stays_gray() -> None:
     assert plain.tolist() == [128, 128, 128]
 
 
+def test_a_few_outliers_leave_the_rest_of_a_map_visible() -> None:
+    """Integrated gradients are so distributed: nearly all of a map is a tenth of its largest values."""
+    gray, heat = np.full((20, 20), 0.5, np.float32), np.full((20, 20), 0.1, np.float32)
+    heat[0, :3] = 1.0
+    red, _, blue = blend(gray, heat)[10, 10].astype(int)
+    assert red - blue > 100
+    assert (blend(gray, heat) == blend(gray, 5 * heat)).all()
+
+
 def test_a_map_of_zeros_leaves_the_picture_alone() -> None:
     gray = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     picture = blend(gray, np.zeros((3, 4), np.float32))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from preprocess.config import ResultConfig
 from preprocess.errors import UsageError
 from trainer.cli import main
 from trainer.config import DataConfig, ExecutionConfig, ModelConfig, OptimizationConfig, TrainConfig
@@ -92,11 +93,58 @@ def test_fit_is_the_default_command(tmp_path: Path) -> None:
         assert "does not exist" in result.output
 
 
+def test_a_misspelt_command_is_no_dataset() -> None:
+    result = CliRunner().invoke(main, ["evalute", "RUN"])
+    assert result.exit_code == 2
+    assert "no such command: evalute; did you mean evaluate?" in result.output
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy: Any = ("keras", "tensorflow", "jax", "albumentations", "sklearn", "matplotlib", "pyarrow", "yaml")
     code = f"import sys, trainer.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_cannot_be_meant_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    empty, out, run = str(tmp_path / "empty"), str(tmp_path / "out"), tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    (run / "fold=0").mkdir(parents=True)
+    (run / "fold=0" / "result.json").write_text("{}")
+    (run / "config.yaml").write_text(yaml.safe_dump(TrainConfig().flat()))
+    (run / "preprocessing.json").write_text(ResultConfig().model_dump_json())
+    asked = [
+        ["fit", empty, "--out", out],
+        ["fit", empty, "--out", out, "--model", "alexnet"],
+        ["evaluate", empty],
+        ["report", empty],
+        ["predict", empty, "x.dcm", "--out", out],
+        ["predict", empty, "x.dcm", "--out", out, "--max-rejected", "many"],
+        ["explain", empty, "x.dcm", "--out", out],
+        ["export", empty, "--format", "onnx"],
+        ["predict", str(run), "nowhere.dcm", "--out", out],
+        ["explain", str(run), "nowhere.dcm", "--out", out],
+    ]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from trainer.cli import main
+for words in {asked}:
+    result = CliRunner().invoke(main, words)
+    heavy = sys.modules.keys() & {{"keras", "tensorflow", "jax", "albumentations", "sklearn", "matplotlib"}}
+    assert (result.exit_code, heavy) == (2, set()), (words, heavy, result.output)
+    print(result.output)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    parts = (
+        "manifest.json",
+        "alexnet",
+        "no run of bcd-train",
+        "--max-rejected",
+        "no finished model",
+        "nowhere",
+    )
+    assert all(part in done.stdout for part in parts)
 
 
 def test_models_and_augmentation_presets_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
 from preprocess.errors import UsageError
@@ -24,6 +23,8 @@ def gradient(function: Function, place: Floats) -> Floats:
     Raises:
         UsageError: the Keras backend in use is neither TensorFlow nor JAX.
     """
+    import keras
+
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return _tensorflow(function, place)

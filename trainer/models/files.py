@@ -15,6 +15,7 @@ import keras
 
 from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, sync_directory
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from trainer.models.layers import Outputs, Probabilities
 from trainer.records import AuxiliaryHead
 
@@ -51,7 +52,7 @@ def load(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is not a model of bcd-train ({type(error).__name__})") from error
+        raise UsageError(f"{path} is not a model of bcd-train: {describe(error)}") from error
     if not any(isinstance(layer, Outputs) for layer in model.layers):
         raise UsageError(f"{path} is not a model of bcd-train (no layer says what its columns mean)")
     return model

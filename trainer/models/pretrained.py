@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from trainer.architectures import Architecture, Family
 from trainer.models.backbones import application, make_backbone
 from trainer.models.layers import Normalise
@@ -97,7 +98,7 @@ def _read(architecture: Architecture, file: WeightsFile) -> _Donation:
         return _reader(architecture, file)()
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{file.path} cannot be read as weights of {architecture.name} ({type(error).__name__})"
+            f"{file.path} cannot be read as weights of {architecture.name}: {describe(error)}"
         ) from error
 
 

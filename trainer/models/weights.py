@@ -14,6 +14,7 @@ from pathlib import Path
 
 from preprocess.atomic import write_atomically
 from preprocess.errors import UsageError
+from preprocess.failures import describe
 from trainer.architectures import Architecture, Family
 
 _TIMEOUT_S = 60.0
@@ -82,8 +83,8 @@ def _fetch(architecture: Architecture, path: Path) -> None:
             data = answer.read()
     except OSError as error:
         raise UsageError(
-            f"ImageNet weights for {architecture.name} are not here and cannot be fetched "
-            f"({type(error).__name__}). Fetch {architecture.url} elsewhere and put it at {path}, "
+            f"ImageNet weights for {architecture.name} are not here and cannot be fetched: "
+            f"{describe(error)}. Fetch {architecture.url} elsewhere and put it at {path}, "
             f"or name its place with --weights PATH; --weights none starts from random ones."
         ) from error
     digest = hashlib.new(_algorithm(architecture), data, usedforsecurity=False).hexdigest()
@@ -107,4 +108,4 @@ def _digest(path: Path, algorithm: str) -> str:
                 file, lambda: hashlib.new(algorithm, usedforsecurity=False)
             ).hexdigest()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({type(error).__name__})") from error
+        raise UsageError(f"{path} cannot be read: {describe(error)}") from error
