@@ -32,6 +32,9 @@ _PREDICTABLE_TERMINATION = 0x10
 _MARKERS = frozenset((SIZ, COD, _QCD, _TLM, _COM, SOT))
 """Of the main header; the others change how packets are read, or are not known."""
 _SCOD_BITS = 0x07
+_MOST_BLOCK_SIDE, _MOST_BLOCK_SAMPLES = 10, 12
+"""Exponents (T.800 table A.18)."""
+_MOST_LEVELS = 32
 _MOST_BLOCKS = 1 << 20
 _MOST_PRECINCTS = 1 << 17
 _MOST_PRECISION = 16
@@ -111,10 +114,19 @@ def _opened(codestream: bytes, facts: CodestreamFacts) -> _Stream | None:
         style, packets = tile(codestream)
     except (Unordered, Short):
         return None
-    planes = _planes(codestream, style)
-    if planes is None or style.layers != 1 or style.block_style & ~_PREDICTABLE_TERMINATION:
-        return None
-    return _Stream(style, np.frombuffer(packets, np.uint8), planes)
+    planes = _planes(codestream, style) if _is_known(style) else None
+    return None if planes is None else _Stream(style, np.frombuffer(packets, np.uint8), planes)
+
+
+def _is_known(style: Style) -> bool:
+    """Whether code-blocks are of the kind, and of an allowed size: others do not fit their room."""
+    return (
+        style.layers == 1
+        and not style.block_style & ~_PREDICTABLE_TERMINATION
+        and max(style.block_width, style.block_height) <= _MOST_BLOCK_SIDE
+        and style.block_width + style.block_height <= _MOST_BLOCK_SAMPLES
+        and style.levels <= _MOST_LEVELS
+    )
 
 
 def _decoded(stream: _Stream, coarsest: int, finest: int) -> list[Samples] | None:

@@ -207,6 +207,21 @@ def test_what_the_facts_say_is_enough_to_leave_a_stream_alone() -> None:
         assert jpeg2000.decode(stream, replace(facts, **other)) is None, other
 
 
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(10, 9), (11, 9), (10, 15), (11, 255), (9, 33), (12, 0x40), (12, 0x01), (12, 0x04), (12, 0x20)],
+)
+def test_what_no_code_block_may_be_is_not_begun(offset: int, value: int) -> None:
+    """Sizes beyond 4,096 samples or 1,024 a side would not fit their room; other styles change the coding."""
+    stream = bytearray(encode(picture(64, 64, 12, 0.1, 0.0, 1)))
+    at = stream.find(b"\xff\x52")
+    before = jpeg2000.decode(bytes(stream), read_facts(bytes(stream), J2K))
+    assert before is not None
+    facts = read_facts(bytes(stream), J2K)
+    stream[at + offset] = value
+    assert jpeg2000.decode(bytes(stream), facts) is None
+
+
 def test_a_stream_that_claims_too_much_is_not_begun() -> None:
     stream = bytearray(encode(picture(64, 64, 12, 0.0, 0.0, 1)))
     at = stream.find(b"\xff\x51")
