@@ -12,60 +12,25 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from preprocess._j2k import COC, COD, EOC_BYTES, SIZ, SOD, SOT
-
-_TLM, _PLM, _PLT, _PPM, _PPT, _POC, _COM, _EPH, _SOP = (
-    0xFF55,
-    0xFF57,
-    0xFF58,
-    0xFF60,
-    0xFF61,
-    0xFF5F,
-    0xFF64,
-    0xFF92,
-    0xFF91,
+from preprocess._j2k import EOC_BYTES, SOD, SOT
+from preprocess._tile import (
+    LRCP,
+    RLCP,
+    Short,
+    Style,
+    Unordered,
+    grid,
+    main_header,
+    resolution_size,
+    sub_bands,
+    tile_parts,
 )
-_LENGTHS_OF_PACKETS = frozenset({_TLM, _PLM, _PLT})
-"""Optional, and wrong for a stream with other packets: left out."""
-_LEAST_PLT = 5
-"""Marker, length, index, where a decoder that reads them asks for nothing more (T.800 A.7.3)."""
+
+_EPH, _SOP = 0xFF92, 0xFF91
 _BYPASS, _TERMINATE_ALL, _HT = 0x01, 0x04, 0x40
-_LRCP, _RLCP, _RPCL = 0, 1, 2
 _MAX_PACKETS = 100_000
 _MAX_BLOCKS = 300_000
 """More than encoders make of 100 million pixels in 64 x 64 code-blocks; beyond them a file is read whole."""
-
-
-class Short(Exception):
-    """The bytes at hand end too early."""
-
-    def __init__(self, needed: int) -> None:
-        super().__init__(f"{needed} bytes are needed")
-        self.needed = needed
-        """At least so many from the start of the codestream."""
-
-
-class Unordered(Exception):
-    """No prefix of this codestream will do, or none that can be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What SIZ and COD say of packets."""
-
-    rows: int
-    columns: int
-    progression: int
-    layers: int
-    levels: int
-    block_width: int
-    """Exponents, as in COD."""
-    block_height: int
-    block_style: int
-    sop: bool
-    eph: bool
-    precincts: tuple[tuple[int, int], ...]
-    """(PPx, PPy) of each resolution, coarsest first."""
 
 
 @dataclass(slots=True)
@@ -255,8 +220,8 @@ def for_level(head: bytes, level: int) -> bytes:
         Short: `head` ends too early.
         Unordered: packets do not come resolution by resolution, or their headers lie elsewhere.
     """
-    kept, style, position = _main_header(head)
-    parts, ended = _tile_parts(head, position)
+    kept, style, position = main_header(head)
+    parts, ended = tile_parts(head, position)
     reader = _Reader(parts, style, 0)
     try:
         empty = _walk(reader, level)
@@ -268,19 +233,6 @@ def for_level(head: bytes, level: int) -> bytes:
     body += b"".join(_nothing(style, number) for number in range(reader.packets, reader.packets + empty))
     sot = struct.pack(">HHHIBB", SOT, 10, 0, 14 + len(body), 0, 1)
     return kept + sot + struct.pack(">H", SOD) + body + EOC_BYTES
-
-
-def tile(codestream: bytes) -> tuple[Style, bytes]:
-    """What the header of a whole codestream of one tile says of packets, and the packets of all its parts.
-
-    Raises:
-        Short, Unordered: as `for_level`.
-    """
-    _, style, position = _main_header(codestream)
-    packets, ended = _tile_parts(codestream, position)
-    if not ended:
-        raise Unordered("the last tile-part does not say where it ends")
-    return style, packets
 
 
 def _walk(reader: _Reader, level: int) -> int:
@@ -317,133 +269,17 @@ def _nothing(style: Style, number: int) -> bytes:
 
 def _order(style: Style, precincts: list[list[_Band]]) -> Iterator[tuple[list[_Band], int]]:
     """A resolution's packets in turn: the bands of a precinct, and the layer."""
-    if style.progression in (_LRCP, _RLCP):
+    if style.progression in (LRCP, RLCP):
         yield from ((bands, layer) for layer in range(style.layers) for bands in precincts)
     else:
         yield from ((bands, layer) for bands in precincts for layer in range(style.layers))
 
 
-def _main_header(head: bytes) -> tuple[bytes, Style, int]:
-    """The main header as it is to be kept, what it says, and where the first tile-part is."""
-    kept = bytearray(head[:2])
-    size = style = None
-    position = 2
-    while True:
-        marker, end = _segment_at(head, position)
-        if marker == SOT:
-            break
-        if marker in (_PPM, _POC, COC):
-            raise Unordered(f"marker {marker:04X}")
-        if marker == SIZ:
-            size = struct.unpack_from(">2I", head, position + 6)
-        elif marker == COD:
-            style = head[position + 4 : end]
-        if marker not in _LENGTHS_OF_PACKETS:
-            kept += head[position:end]
-        position = end
-    if size is None or style is None:
-        raise Unordered("no SIZ or COD")
-    columns, rows = size
-    return bytes(kept), _style(rows, columns, style), position
-
-
-def _segment_at(head: bytes, position: int) -> tuple[int, int]:
-    """Marker at `position`, and where its segment ends."""
-    if position + 4 > len(head):
-        raise Short(position + 4)
-    marker, length = struct.unpack_from(">HH", head, position)
-    if marker in (SOD, _SOP) or 0xFF30 <= marker <= 0xFF3F:
-        return marker, position + 2
-    if position + 2 + length > len(head):
-        raise Short(position + 2 + length)
-    return marker, position + 2 + length
-
-
-def _style(rows: int, columns: int, body: bytes) -> Style:
-    flags, progression, layers, mixed, levels, width, height, block_style = struct.unpack_from(
-        ">BBHB4B", body
-    )
-    if mixed:
-        raise Unordered("a transform over several components")
-    sizes = tuple((b & 15, b >> 4) for b in body[10:]) if flags & 1 else ((15, 15),) * (levels + 1)
-    style = Style(
-        rows, columns, progression, layers, levels, width + 2, height + 2, block_style,
-        bool(flags & 2), bool(flags & 4), sizes,
-    )  # fmt: skip
-    if any(0 in size for size in sizes[1:]):
-        raise Unordered("precincts narrower than a sub-band's sample")
-    single = all(grid(style, resolution) == (1, 1) for resolution in range(levels + 1))
-    if progression == _LRCP and layers > 1:
-        raise Unordered("layer by layer")
-    if progression > _RPCL and not single:
-        raise Unordered("position by position")
-    return style
-
-
-def _tile_parts(head: bytes, position: int) -> tuple[bytes, bool]:
-    """Packets of the tile's parts in a row, as far as they are there, and whether the last part has ended."""
-    packets, part = bytearray(), 0
-    while True:
-        if position + 2 <= len(head) and head[position : position + 2] != SOT.to_bytes(2):
-            return bytes(packets), True
-        if position + 12 > len(head):
-            return bytes(packets), False
-        _, length, tile, psot, number = struct.unpack_from(">HHHIB", head, position)
-        if length != 10 or tile or number != part:
-            raise Unordered("a tile-part of another tile, or not the next one")
-        part += 1
-        try:
-            start = _tile_header(head, position + 12)
-        except Short:
-            return bytes(packets), False
-        end = position + psot if psot else len(head)
-        packets += head[start:end]
-        if end >= len(head):
-            return bytes(packets), False
-        position = end
-
-
-def _tile_header(head: bytes, position: int) -> int:
-    """Where the packets of a tile-part begin whose header goes on at `position`."""
-    while True:
-        marker, end = _segment_at(head, position)
-        if marker == SOD:
-            return end
-        if marker not in (_PLT, _COM):
-            raise Unordered(f"marker {marker:04X} in a tile-part")
-        if marker == _PLT and (end - position < _LEAST_PLT or head[end - 1] & 0x80):
-            raise Unordered("a packet's length is cut short")
-        position = end
-
-
-def resolution_size(style: Style, resolution: int) -> tuple[int, int]:
-    """(columns, rows) of a resolution."""
-    shift = style.levels - resolution
-    return -(-style.columns >> shift), -(-style.rows >> shift)
-
-
-def grid(style: Style, resolution: int) -> tuple[int, int]:
-    """How many precincts lie side by side and one below the other."""
-    columns, rows = resolution_size(style, resolution)
-    across, down = style.precincts[resolution]
-    return -(-columns >> across), -(-rows >> down)
-
-
 def _precincts(style: Style, resolution: int) -> Iterator[list[_Band]]:
     """Precincts in raster order, each as its non-empty sub-bands (T.800 B.6, B.7, B.9)."""
-    columns, rows = resolution_size(style, resolution)
     wide, high = style.precincts[resolution]
     if resolution:
-        # HL, LH, HH: what the step from the coarser resolution leaves of this one's columns and rows.
-        low_columns, low_rows = -(-columns // 2), -(-rows // 2)
-        bands = [
-            (columns - low_columns, low_rows),
-            (low_columns, rows - low_rows),
-            (columns - low_columns, rows - low_rows),
-        ]
         wide, high = wide - 1, high - 1
-    else:
-        bands = [(columns, rows)]
     across, down = grid(style, resolution)
     block = min(style.block_width, wide), min(style.block_height, high)
     for row in range(down):
@@ -453,7 +289,7 @@ def _precincts(style: Style, resolution: int) -> Iterator[list[_Band]]:
                     _blocks(band_columns, column, wide, block[0]),
                     _blocks(band_rows, row, high, block[1]),
                 )
-                for band_columns, band_rows in bands
+                for _, band_columns, band_rows in sub_bands(style, resolution)
             )
             yield [_Band(*size) for size in sizes if 0 not in size]
 

@@ -41,7 +41,7 @@ def inlined(function: F) -> F:
     return cast(F, numba.njit(function, nogil=True, inline="always"))
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
     """Numba's cache of one function, which also knows what the function is made of."""
 
     def _index_key(self, sig: object, codegen: object) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from preprocess import _packets, codestream
+from preprocess import _packets, _tile, codestream
 from preprocess._attributes import Attributes, Tag
 from preprocess._container import EXPLICIT_BIG, Container, Incomplete, looks_like_dicom, open_container
 from preprocess._elements import PIXEL_DATA, Element, Header, read_header
@@ -159,9 +159,9 @@ def for_level(instance: Instance, level: int, config: ResultConfig) -> Instance:
     while level:
         try:
             payload = _packets.for_level(head, level)
-        except _packets.Unordered:
+        except _tile.Unordered:
             break
-        except _packets.Short as short:
+        except _tile.Short as short:
             wanted = max(short.needed, len(head)) + _STEP_BYTES
             if wanted > _WHOLE * partial.facts.codestream_bytes:
                 break

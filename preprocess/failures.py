@@ -25,6 +25,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (KeyError, "a part of it is missing"),
     (ValueError, "not of the expected form"),
     (TypeError, "not of the expected form"),
+    # What zipfile and pyarrow raise for compression or types that they do not know.
     (NotImplementedError, "of a kind that is not supported"),
     (RuntimeError, "refused by a library, as encrypted data is"),
 )

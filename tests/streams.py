@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 
 from preprocess.codestream import read_facts, repair
 from preprocess.errors import RejectedInput
@@ -75,6 +77,13 @@ def encoded(compression: Compression, pixels: np.ndarray, bits: int) -> bytes:
 
 
 DAMAGE = ("codestream_invalid", "codestream_mismatch", "codestream_truncated", "unsupported_codestream")
+
+
+def pillow_j2k(pixels: np.ndarray, **options: object) -> bytes:
+    """A bare codestream, lossless unless asked otherwise, by Pillow's OpenJPEG."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG2000", no_jp2=True, **{"irreversible": False, **options})
+    return data.getvalue()
 
 
 def repaired_or_code(payload: bytes, compression: Compression) -> bytes | str:

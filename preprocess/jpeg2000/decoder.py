@@ -10,7 +10,6 @@ which OpenJPEG finds damage (`with_termination_check`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess._j2k import COD, SIZ, SOT, segments
-from preprocess._packets import Short, Style, Unordered, grid, resolution_size, tile
+from preprocess._tile import COM, TLM, Short, Style, Unordered, grid, resolution_size, sub_bands, tile
 from preprocess.jpeg2000.code_blocks import Samples, decode_blocks
 from preprocess.jpeg2000.headers import read_table
 from preprocess.jpeg2000.synthesis import clamp, synthesised
@@ -26,10 +25,10 @@ from preprocess.openjpeg import MAX_PIXELS
 from preprocess.records import CodestreamFacts, Compression
 from preprocess.stored import stored_range
 
-_QCD, _TLM, _COM = 0xFF5C, 0xFF55, 0xFF64
+_QCD = 0xFF5C
 _PREDICTABLE_TERMINATION = 0x10
 """The only code-block style that changes nothing here."""
-_MARKERS = frozenset((SIZ, COD, _QCD, _TLM, _COM, SOT))
+_MARKERS = frozenset((SIZ, COD, _QCD, TLM, COM, SOT))
 """Of the main header; the others change how packets are read, or are not known."""
 _SCOD_BITS = 0x07
 _MOST_BLOCK_SIDE, _MOST_BLOCK_SAMPLES = 10, 12
@@ -199,7 +198,7 @@ def _layout(style: Style, planes: list[int], coarsest: int, finest: int) -> _Lay
         block = min(style.block_width, wide), min(style.block_height, high)
         grids.append((across, down, wide, high, *block))
         precincts += across * down
-        for orientation, columns, rows in _bands(style, resolution):
+        for orientation, columns, rows in sub_bands(style, resolution):
             if wanted:
                 shapes.append((samples, rows, columns))
             depth = next(depths)
@@ -211,18 +210,6 @@ def _layout(style: Style, planes: list[int], coarsest: int, finest: int) -> _Lay
     if blocks > _MOST_BLOCKS or precincts > _MOST_PRECINCTS:
         return None
     return _Layout(np.array(bands, np.int64), np.array(grids, np.int64), blocks, samples, tuple(shapes))
-
-
-def _bands(style: Style, resolution: int) -> Iterator[tuple[int, int, int]]:
-    """(orientation, columns, rows) of a resolution's sub-bands: LL, or HL, LH, HH."""
-    columns, rows = resolution_size(style, resolution)
-    if resolution == 0:
-        yield 0, columns, rows
-        return
-    low_columns, low_rows = resolution_size(style, resolution - 1)
-    yield 1, columns - low_columns, low_rows
-    yield 2, low_columns, rows - low_rows
-    yield 3, columns - low_columns, rows - low_rows
 
 
 def _merged(

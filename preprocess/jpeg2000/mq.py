@@ -81,6 +81,26 @@ FIRST_BITS = 17
 
 
 @inlined
+def _renormalised(
+    a: int, c: int, bits: int, word: int, following: int, last: int
+) -> tuple[int, int, int, int, int]:
+    """Double the interval until it is at least HALF (C.3.3), and add bits of `following` where they run out.
+
+    Returns:
+        a, c, bits, word, how often it was doubled.
+    """
+    shift = leading_zeros(a)
+    a <<= uint64(shift)
+    c <<= uint64(shift)
+    bits -= int64(shift)
+    if bits <= 16:
+        c |= following << uint64(16 - bits)
+        bits += 32
+        word = min(word + _ONE, last)
+    return a, c, bits, word, shift
+
+
+@inlined
 def decided(
     state: int, words: Words, last: int, a: int, c: int, bits: int, word: int
 ) -> tuple[int, int, int, int, int, int]:
@@ -108,17 +128,10 @@ def decided(
     upper = less - _ONE  # all ones in the upper part of the interval
     c -= qe & upper
     a = qe ^ ((qe ^ rest) & upper)
-    shift = leading_zeros(a)
+    a, c, bits, word, shift = _renormalised(a, c, bits, word, following, last)
     after_0, after_1 = TRANSITIONS[index], TRANSITIONS[index + _ONE]
     after = after_0 ^ ((after_0 ^ after_1) & (_ZERO - decision))
     after = after if shift else state
-    a <<= uint64(shift)
-    c <<= uint64(shift)
-    bits -= int64(shift)
-    if bits <= 16:
-        c |= following << uint64(16 - bits)
-        bits += 32
-        word = min(word + _ONE, last)
     return decision, after, a, c, bits, word
 
 
@@ -138,14 +151,7 @@ def guessed(
     c = c if less else c - qe
     a = qe if less else rest
     after = TRANSITIONS[(state & _INDEX_BITS) + decision]
-    shift = leading_zeros(a)
-    a <<= uint64(shift)
-    c <<= uint64(shift)
-    bits -= int64(shift)
-    if bits <= 16:
-        c |= following << uint64(16 - bits)
-        bits += 32
-        word = min(word + _ONE, last)
+    a, c, bits, word, _ = _renormalised(a, c, bits, word, following, last)
     return decision, after, a, c, bits, word
 
 

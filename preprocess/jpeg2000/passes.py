@@ -72,10 +72,7 @@ def propagate(
             context = uint64(SIGNIFICANCE[band | (around_it & _ANY)])
             d, states[context], a, c, bits, word = decided(states[context], words, last, a, c, bits, word)
             if d:
-                turn = uint64(SIGN[(around_it >> _FOUR) & _ANY])
-                context = turn >> _ONE
-                d, states[context], a, c, bits, word = decided(states[context], words, last, a, c, bits, word)
-                negative = uint32(d ^ (turn & _ONE))
+                (a, c, bits, word), negative = _signed(words, last, (a, c, bits, word), around_it, states)
                 magnitudes[position - origin] = new | negative << uint32(31)
                 significant[j] |= _ONE << bit
                 _tell(neighbours, beside, bit & _THREE, position, stripe, negative)
@@ -174,14 +171,21 @@ def clean_up(
                 context = uint64(SIGNIFICANCE[band | (around_it & _ANY)])
                 d, states[context], a, c, bits, word = guessed(states[context], words, last, a, c, bits, word)
             if d:
-                turn = uint64(SIGN[(around_it >> _FOUR) & _ANY])
-                context = turn >> _ONE
-                d, states[context], a, c, bits, word = decided(states[context], words, last, a, c, bits, word)
-                negative = uint32(d ^ (turn & _ONE))
+                (a, c, bits, word), negative = _signed(words, last, (a, c, bits, word), around_it, states)
                 magnitudes[position - origin] = new | negative << uint32(31)
                 significant[j] |= _ONE << bit
                 _tell(neighbours, beside, bit & _THREE, position, stripe, negative)
     return a, c, bits, word
+
+
+@compiled
+def _signed(words: Words, last: int, coder: Coder, around_it: int, states: States) -> tuple[Coder, int]:
+    """The sign of a newly significant sample (T.800 D.3.2): the coder after it, and 1 for negative."""
+    a, c, bits, word = coder
+    turn = uint64(SIGN[(around_it >> _FOUR) & _ANY])
+    context = turn >> _ONE
+    d, states[context], a, c, bits, word = decided(states[context], words, last, a, c, bits, word)
+    return (a, c, bits, word), uint32(d ^ (turn & _ONE))
 
 
 @compiled

@@ -8,6 +8,7 @@ import ssl
 import urllib.error
 import zipfile
 import zlib
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ SECRET = "DOE^JANE"
         (FileNotFoundError(SECRET), "there is no such file"),
         (OSError(-2, SECRET), "there is no address for that host"),
         (urllib.error.URLError(ConnectionRefusedError(111, SECRET)), "Connection refused (ECONNREFUSED)"),
-        (urllib.error.HTTPError(SECRET, 404, SECRET, None, io.BytesIO()), "the server answered 404"),  # type: ignore[arg-type]
+        (urllib.error.HTTPError(SECRET, 404, SECRET, Message(), io.BytesIO()), "the server answered 404"),
         (ssl.SSLCertVerificationError(1, SECRET), "the encrypted connection failed"),
         (ModuleNotFoundError(SECRET, name="s3fs"), "needs the package s3fs"),
         (zipfile.BadZipFile(SECRET), "a damaged archive"),

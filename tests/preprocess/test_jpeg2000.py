@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from preprocess import jpeg2000, openjpeg
 from preprocess.codestream import level_size, read_facts, repair
@@ -23,15 +21,10 @@ from preprocess.jpeg2000.synthesis import synthesised
 from preprocess.records import Compression
 from preprocess.wavelet import low_pass_53
 from tests.instances import DATA, needs_data, smooth
+from tests.streams import pillow_j2k as encode
 
 J2K = Compression.JPEG_2000
 BLOCKS = [(64, 64), (32, 32), (4, 1024), (1024, 4), (8, 16), (4, 4), (128, 32)]
-
-
-def encode(pixels: np.ndarray, **options: object) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG2000", no_jp2=True, irreversible=False, **options)
-    return data.getvalue()
 
 
 def picture(rows: int, columns: int, bits: int, noise: float, holes: float, seed: int) -> np.ndarray:
@@ -189,9 +182,7 @@ def test_a_changed_bit_of_a_code_block_is_noticed() -> None:
     ids=["layers", "tiles", "9/7"],
 )
 def test_other_kinds_of_streams_are_openjpegs(options: dict[str, object]) -> None:
-    data = io.BytesIO()
-    Image.fromarray(picture(150, 130, 12, 0.01, 0.0, 1)).save(data, "JPEG2000", no_jp2=True, **options)
-    stream = data.getvalue()
+    stream = encode(picture(150, 130, 12, 0.01, 0.0, 1), **options)
     assert jpeg2000.decode(stream, read_facts(stream, J2K)) is None
     assert openjpeg.decode(stream).shape == (150, 130)
 
@@ -222,19 +213,12 @@ def test_what_no_code_block_may_be_is_not_begun(offset: int, value: int) -> None
     assert jpeg2000.decode(bytes(stream), facts) is None
 
 
-def test_a_stream_that_claims_too_much_is_not_begun() -> None:
+@pytest.mark.parametrize("side", [60_000, 9_000], ids=["not begun", "ends at the packets"])
+def test_a_stream_that_claims_more_than_it_holds(side: int) -> None:
     stream = bytearray(encode(picture(64, 64, 12, 0.0, 0.0, 1)))
     at = stream.find(b"\xff\x51")
-    struct.pack_into(">2I", stream, at + 6, 60_000, 60_000)
-    struct.pack_into(">2I", stream, at + 22, 60_000, 60_000)
-    assert jpeg2000.decode(bytes(stream), read_facts(bytes(stream), J2K)) is None
-
-
-def test_a_large_claim_with_few_packets_ends_at_the_packets() -> None:
-    stream = bytearray(encode(picture(64, 64, 12, 0.0, 0.0, 1)))
-    at = stream.find(b"\xff\x51")
-    struct.pack_into(">2I", stream, at + 6, 9_000, 9_000)
-    struct.pack_into(">2I", stream, at + 22, 9_000, 9_000)
+    struct.pack_into(">2I", stream, at + 6, side, side)
+    struct.pack_into(">2I", stream, at + 22, side, side)
     assert jpeg2000.decode(bytes(stream), read_facts(bytes(stream), J2K)) is None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import struct
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from bench.phantom import PhantomSpec, generate
 from bench.reading import bytes_read
-from preprocess import _packets, dicom, openjpeg, pipeline
+from preprocess import _packets, _tile, dicom, openjpeg, pipeline
 from preprocess.cli import main
 from preprocess.codestream import read_facts
 from preprocess.config import Read, ResultConfig
@@ -31,14 +29,9 @@ from preprocess.reading import written_rows
 from preprocess.records import Compression, Prepared, SourceFile
 from tests.inline import InlineExecutor
 from tests.instances import DATA, needs_data, smooth
+from tests.streams import pillow_j2k as encode
 
 J2K = Compression.JPEG_2000
-
-
-def encode(pixels: np.ndarray, **options: object) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG2000", no_jp2=True, irreversible=False, **options)
-    return data.getvalue()
 
 
 def read_as_asked(codestream: bytes, level: int) -> tuple[bytes, int]:
@@ -47,7 +40,7 @@ def read_as_asked(codestream: bytes, level: int) -> tuple[bytes, int]:
     while True:
         try:
             return _packets.for_level(head, level), len(head)
-        except _packets.Short as short:
+        except _tile.Short as short:
             wanted = short.needed
         assert len(head) < wanted <= len(codestream), "asks for nothing more, or for more than there is"
         head = codestream[:wanted]
@@ -82,7 +75,7 @@ def test_a_prefix_decodes_as_the_whole(
     for level in range(1, read_facts(data, J2K).levels + 1):
         try:
             part, _ = read_as_asked(data, level)
-        except _packets.Unordered:
+        except _tile.Unordered:
             assert progression in ("PCRL", "CPRL")
             assert precinct
             continue
@@ -128,7 +121,7 @@ def test_damage_never_does_worse_than_ask_for_the_whole(data: st.DataObject) -> 
     with contextlib.suppress(dicom.RejectedInput):
         facts = read_facts(bytes(stream), J2K)
         if facts.components == 1 and facts.tiles == 1 and facts.levels and not facts.offset:
-            with contextlib.suppress(_packets.Short, _packets.Unordered):
+            with contextlib.suppress(_tile.Short, _tile.Unordered):
                 _packets.for_level(bytes(stream), facts.levels)
 
 
@@ -136,7 +129,7 @@ def test_claims_of_endless_precincts_are_not_believed() -> None:
     data = bytearray(encode(smooth((90, 70), 12).astype(np.uint16), precinct_size=(32, 32)))
     struct.pack_into(">2I", data, data.index(b"\xff\x51") + 6, 60_000, 60_000)
     struct.pack_into(">2I", data, data.index(b"\xff\x51") + 22, 60_000, 60_000)
-    with pytest.raises(_packets.Unordered, match="too many"):
+    with pytest.raises(_tile.Unordered, match="too many"):
         _packets.for_level(bytes(data), 1)
 
 
