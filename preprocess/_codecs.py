@@ -2,7 +2,7 @@
 
 In:  an Instance whose codestream facts agree with its header, and a wavelet level.
 Out: Samples, of the level's exact size. Which library decodes what:
-     JPEG 2000              our own, lossless as mammograms have it (jpeg2000.py); else, and where that finds
+     JPEG 2000              our own, lossless as mammograms have it (jpeg2000/); else, and where that finds
                             anything wrong, OpenJPEG (openjpeg.py); the same pixels at every level
      HTJ2K                  OpenJPEG
      JPEG                   libjpeg-turbo 3 (imagecodecs.jpeg8), 8 and 12 bits
