@@ -65,6 +65,15 @@ class Architecture:
             return "one channel"
         return "folded into one channel" if self.folds else "three normalised copies"
 
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of its features for an image of this size.
+
+        ConvNeXt's strides leave the last pixels out where they do not divide; padded ones round up.
+        """
+        stride = 16 if self.family is Family.RESNET else 32
+        drop = 0 if self.family is Family.CONVNEXT else stride - 1
+        return (size[0] + drop) // stride, (size[1] + drop) // stride
+
     @property
     def url(self) -> str:
         """Where its ImageNet weights are published."""

@@ -27,7 +27,7 @@ import yaml
 
 from preprocess.errors import UsageError
 from preprocess.failures import describe
-from trainer.records import Floats
+from trainer.records import Floats, Mask
 
 PRESETS = ("none", "light", "heavy")
 
@@ -78,16 +78,21 @@ class Augmenter:
 
     def apply(self, pixels: Floats, seed: int) -> Floats:
         """Augment one image: float32 (H, W) in [0, 1] in and out; the input is left as it is."""
+        return self.apply_both(pixels, None, seed)[0]
+
+    def apply_both(self, pixels: Floats, mask: Mask | None, seed: int) -> tuple[Floats, Mask | None]:
+        """Augment an image and move a mask (H, W) with it; whether there is one changes no pixel."""
         if not self._document:
-            return pixels
+            return pixels, mask
         if not hasattr(self._threads, "transforms"):  # one each: a shared one mixes the threads' draws up
             self._threads.transforms = self._compose()
         transforms: Any = self._threads.transforms
         transforms.set_random_seed(seed)
         darkest = pixels.min()
-        image: Floats = transforms(image=pixels - darkest)["image"]
+        found = transforms(image=pixels - darkest, **({} if mask is None else {"mask": mask}))
+        image: Floats = found["image"]
         image += darkest
-        return np.clip(image, np.float32(0), np.float32(1), out=image)
+        return np.clip(image, np.float32(0), np.float32(1), out=image), found.get("mask")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._document,)

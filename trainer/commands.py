@@ -158,7 +158,8 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
               show_default=True, help="How the map is made.")  # fmt: skip
 @click.option("--dicom", is_flag=True, help="Also write DICOM Secondary Captures.")
 @click.option("--lesions", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="True lesion boxes (lesions.csv of phantoms): count maps that peak in one.")  # fmt: skip
+              help="True lesion boxes (docs/training-data.md): count maps that peak in one.")  # fmt: skip
+@click.option("--lesion-rule", help="Rows of that table that count, such as 'malignant==1'.")
 @click.option("--limit", type=click.IntRange(1), help="Take only the first N inputs.")
 @_LAYOUT
 @click.pass_context
@@ -173,7 +174,7 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
     from trainer.explain import Request
     from trainer.explain import explain as run_explanation
 
-    lesions, limit = how["lesions"], how["limit"]
+    lesions, rule, limit = how["lesions"], how["lesion_rule"], how["limit"]
     request = Request(
         inputs=inputs,
         out=out,
@@ -182,6 +183,7 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
         limit=limit if isinstance(limit, int) else None,
         dicom=bool(how["dicom"]),
         lesions=lesions if isinstance(lesions, Path) else None,
+        lesion_rule=rule if isinstance(rule, str) else None,
     )
     answer = run_explanation(opened, request)
     click.echo(f"{answer.explained} explained, {answer.rejected} rejected; {out}/explanations.csv")

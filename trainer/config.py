@@ -118,6 +118,12 @@ class DataConfig(_Frozen):
     bags: BagPooling = Field(BagPooling.NONE, description="Train on breasts: pool the views' predictions.")
     bag_views: int = Field(4, ge=1, le=16, description="Views a bag holds at most.")
     on_corrupt: OnCorrupt = Field(OnCorrupt.FAIL, description="Records that fail their checksum.")
+    lesions: str | None = Field(
+        None, description="Table of lesion boxes: the model also learns where lesions are (training only)."
+    )
+    lesion_rule: str | None = Field(
+        None, description="Rows of that table that count. [default: malignant==1 if there is such a column]"
+    )
     shuffle_labels: bool = Field(False, description="Negative control: labels permuted among patients.")
 
 
@@ -133,6 +139,7 @@ class ModelConfig(_Frozen):
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth at the deepest block.")
     auxiliary: tuple[str, ...] = Field((), description="Label columns or view that extra heads learn.")
     auxiliary_weight: float = Field(0.1, ge=0, le=1, description="Weight of each extra head's loss.")
+    lesion_weight: float = Field(1.0, ge=0, le=100, description="Weight of the loss of lesions' places.")
 
 
 class OptimizationConfig(_Frozen):
@@ -187,10 +194,13 @@ class TrainConfig(_Frozen):
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
-        """The config that `flat` was taken from. Raises pydantic.ValidationError or KeyError."""
+        """The config that `flat` was taken from. Raises pydantic.ValidationError or TypeError.
+
+        What an older version did not know yet has its default.
+        """
         return cls.model_validate(
             {
-                section: {name: values[name] for name in type(default).model_fields}
+                section: {name: values[name] for name in type(default).model_fields if name in values}
                 for section, default in (
                     ("data", DataConfig()),
                     ("model", ModelConfig()),

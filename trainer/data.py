@@ -27,8 +27,9 @@ from preprocess.errors import DatasetDamaged
 from trainer.augment import Augmenter
 from trainer.config import BagPooling, DataConfig, OnCorrupt, TrainConfig
 from trainer.dataset import Dataset
+from trainer.lesions import LesionMaps
 from trainer.memory import keep_freed_memory
-from trainer.records import Batch, Floats, Rows
+from trainer.records import Batch, Floats, Mask, Rows
 from trainer.sampler import FILL, Sampler, examples_of, sampler
 from trainer.targets import Labels
 
@@ -48,6 +49,8 @@ class CorruptRecord:
 
 Job = Callable[[], bool]
 """Puts one image into its place; False if its record is corrupt and was left out."""
+Change = Callable[[Floats, Mask | None, int], tuple[Floats, Mask | None]]
+"""(pixels, lesion mask, place in the batch counted over bags' views) → both, augmented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class _Draft:
     """A batch whose images are on their way."""
 
     images: Floats = field(repr=False)
+    cells: Floats | None = field(repr=False)
+    """(B, h, w) or (B, V, h, w): lesion maps, where they are learned."""
     rows: Rows
     places: tuple[tuple[int, ...], ...]
     jobs: tuple[Job, ...] = field(repr=False)
@@ -63,8 +68,16 @@ class _Draft:
 class Loader:
     """Turns rows into batches, with threads that it starts for each iteration."""
 
-    def __init__(self, dataset: Dataset, labels: Labels, config: DataConfig, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        labels: Labels,
+        config: DataConfig,
+        workers: int = 0,
+        lesions: LesionMaps | None = None,
+    ) -> None:
         self._dataset = dataset
+        self._lesions = lesions
         self._labels = labels
         self._config = config
         self._workers = workers or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
@@ -80,22 +93,25 @@ class Loader:
         with self._lock:
             return tuple(self._corrupt[row] for row in sorted(self._corrupt))
 
-    def _draft(self, rows: Rows, change: Callable[[Floats, int], Floats] | None) -> _Draft:
-        """Begin a batch: `change` gets pixels and the place in the batch, counted over bags' views."""
+    def _draft(self, rows: Rows, change: Change | None) -> _Draft:
+        """Begin a batch."""
         shape = (*rows.shape, self._dataset.height, self._dataset.width, 1)
         images = np.empty(shape, np.float32)
+        cells = None
+        if self._lesions is not None:
+            cells = np.full((*rows.shape, *self._lesions.grid), np.nan, np.float32)
         places, jobs = [], []
         for number, place in enumerate(np.ndindex(rows.shape)):
             if rows[place] == FILL:
                 images[place] = 0
                 continue
             places.append(place)
-            jobs.append(partial(self._load, images[place], int(rows[place]), number, change))
-        return _Draft(images, rows.copy(), tuple(places), tuple(jobs))
+            out = (images[place], None if cells is None else cells[place])
+            jobs.append(partial(self._load, out, int(rows[place]), number, change))
+        return _Draft(images, cells, rows.copy(), tuple(places), tuple(jobs))
 
-    def _load(
-        self, out: Floats, row: int, number: int, change: Callable[[Floats, int], Floats] | None
-    ) -> bool:
+    def _load(self, out: tuple[Floats, Floats | None], row: int, number: int, change: Change | None) -> bool:
+        """Fill the views `out` of a batch's images and lesion maps."""
         try:
             stored = self._dataset.pixels(row)
         except DatasetDamaged as error:
@@ -105,7 +121,13 @@ class Loader:
                 self._corrupt.setdefault(row, CorruptRecord(row, str(error)))
             return False
         pixels = np.divide(stored, np.float32((1 << self._dataset.bits) - 1), dtype=np.float32)
-        out[..., 0] = pixels if change is None else change(pixels, number)
+        image, cells = out
+        mask = None if self._lesions is None else self._lesions.mask(row, pixels.shape)
+        if change is not None:
+            pixels, mask = change(pixels, mask, number)
+        image[..., 0] = pixels
+        if cells is not None and self._lesions is not None:
+            cells[:] = self._lesions.cells(row, mask)
         return True
 
     def _finish(self, draft: _Draft, loaded: list[bool]) -> Batch:
@@ -116,7 +138,10 @@ class Loader:
         if draft.rows.ndim == 1:
             _lend_pixels(draft.images, draft.rows)
         weights = (draft.rows != FILL).reshape(len(draft.rows), -1).any(axis=1).astype(np.float32)
-        return Batch(draft.images, self._label(draft.rows, weights), weights, draft.rows)
+        labels = self._label(draft.rows, weights)
+        if draft.cells is not None:
+            labels = np.concatenate([labels, draft.cells.reshape(len(labels), -1)], axis=1)
+        return Batch(draft.images, labels, weights, draft.rows)
 
     def _label(self, rows: Rows, weights: Floats) -> Floats:
         """Labels of images, or the largest known ones of a bag's views; 0 and unknown for what only fills."""
@@ -159,9 +184,15 @@ class TrainBatches(Loader):
     """Augmented batches of a training."""
 
     def __init__(
-        self, dataset: Dataset, labels: Labels, order: Sampler, augmenter: Augmenter, workers: int = 0
+        self,
+        dataset: Dataset,
+        labels: Labels,
+        order: Sampler,
+        augmenter: Augmenter,
+        workers: int = 0,
+        lesions: LesionMaps | None = None,
     ) -> None:
-        super().__init__(dataset, labels, order.config, workers)
+        super().__init__(dataset, labels, order.config, workers, lesions)
         self.sampler = order
         self.augmenter = augmenter
         self._plan = lru_cache(maxsize=2)(order.plan)
@@ -187,8 +218,10 @@ class TrainBatches(Loader):
         rows = self._plan(epoch)[step]
         return self._draft(rows, partial(self._augmented, epoch, step * rows.size))
 
-    def _augmented(self, epoch: int, first: int, pixels: Floats, number: int) -> Floats:
-        return self.augmenter.apply(pixels, seed_of(self.sampler.seed, epoch, first + number))
+    def _augmented(
+        self, epoch: int, first: int, pixels: Floats, mask: Mask | None, number: int
+    ) -> tuple[Floats, Mask | None]:
+        return self.augmenter.apply_both(pixels, mask, seed_of(self.sampler.seed, epoch, first + number))
 
     def _label(self, rows: Rows, weights: Floats) -> Floats:
         values = super()._label(rows, weights)
@@ -231,9 +264,14 @@ class EvaluationBatches(Loader):
 
 
 def train_batches(
-    dataset: Dataset, labels: Labels, rows: Rows, config: TrainConfig, workers: int = 0
+    dataset: Dataset,
+    labels: Labels,
+    rows: Rows,
+    config: TrainConfig,
+    workers: int = 0,
+    lesions: LesionMaps | None = None,
 ) -> TrainBatches:
-    """Batches to train on `rows`: sampled, augmented, soft positives in their labels.
+    """Batches to train on `rows`: sampled, augmented; soft positives and cells of `lesions` in the labels.
 
     Raises:
         UsageError: the augmentation cannot be read, or balance is asked of one class.
@@ -242,7 +280,7 @@ def train_batches(
     order = sampler(
         dataset.rows, labels, rows, config.data, seed=optimization.seed, epochs=optimization.epochs
     )
-    return TrainBatches(dataset, labels, order, Augmenter.named(config.data.augment), workers)
+    return TrainBatches(dataset, labels, order, Augmenter.named(config.data.augment), workers, lesions)
 
 
 def evaluation_batches(

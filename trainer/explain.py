@@ -23,13 +23,12 @@ from preprocess import pipeline
 from preprocess.atomic import write_atomically
 from preprocess.decode import CpuDecoder
 from preprocess.discover import discover
-from preprocess.errors import UsageError
-from preprocess.failures import describe
 from preprocess.images import safe_component
 from preprocess.records import Prepared, SourceFile
 from trainer.attribution import Attribution, Explainer, Method
 from trainer.heatmaps import OriginalMap, overlay, to_original
 from trainer.inference import sigmoid
+from trainer.lesions import Box, LesionTable, read_lesions
 from trainer.records import Floats
 from trainer.run import Run
 from trainer.secondary_capture import secondary_capture
@@ -38,8 +37,6 @@ COLUMNS = (
     "source", "patient_id", "image_id", "laterality", "view", "probability", "peak_row", "peak_column",
     "lesion", "hit", "reject_code",
 )  # fmt: skip
-
-_LESION_COLUMNS = frozenset({"patient_id", "image_id", "row", "column", "rows", "columns", "malignant"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +51,9 @@ class Request:
     dicom: bool = False
     """Write a Secondary Capture as well."""
     lesions: Path | None = None
-    """Table of true lesion boxes, as `bcd-bench phantom` writes it (lesions.csv)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A true lesion, in full-size rows and columns, half-open."""
-
-    row: int
-    column: int
-    rows: int
-    columns: int
-
-    def holds(self, row: int, column: int) -> bool:
-        """Whether a place lies in it."""
-        return 0 <= row - self.row < self.rows and 0 <= column - self.column < self.columns
+    """Table of true lesion boxes (`trainer.lesions`)."""
+    lesion_rule: str | None = None
+    """Which of its rows count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +98,13 @@ def explain(run: Run, request: Request) -> Answer:
         UsageError: no inputs, no finished fold, or a table of lesions that is none.
         RunAborted: the disk.
     """
-    boxes = {} if request.lesions is None else read_lesions(request.lesions)
+    table = LesionTable() if request.lesions is None else read_lesions(request.lesions, request.lesion_rule)
     sources = discover(request.inputs, None, request.layout).sources[: request.limit]
     explainers = [Explainer(run.model(fold)) for fold in run.folds]
     request.out.mkdir(parents=True, exist_ok=True)
     done = []
     for source in sources:
-        explanation, trace = _explained(run, explainers, source, request.method, boxes)
+        explanation, trace = _explained(run, explainers, source, request.method, table)
         if explanation.prepared is not None:
             _write(explanation, trace, request)
         done.append(_light(explanation))
@@ -132,7 +117,7 @@ def _explained(
     explainers: Sequence[Explainer],
     source: SourceFile,
     method: Method,
-    boxes: dict[tuple[str, str], tuple[Box, ...]],
+    table: LesionTable,
 ) -> tuple[Explanation, pipeline.Trace]:
     trace = pipeline.steps(source, run.preprocessing, CpuDecoder())
     prepared = trace.prepared
@@ -143,7 +128,7 @@ def _explained(
     image = prepared.mammogram.instance.image
     heat = to_original(_mean_map(found), prepared.geometry, (image.rows, image.columns))
     identity = prepared.mammogram.instance.identity
-    lesions = boxes.get((identity.patient_id or "", identity.image_id or ""), ())
+    lesions = table.of(identity.patient_id, identity.image_id)
     probability = float(np.mean([sigmoid(np.array([one.logit]))[0] for one in found]))
     return Explanation(source, prepared, None, probability, heat, lesions), trace
 
@@ -223,27 +208,3 @@ def _chance(one: Explanation) -> float:
     breast = one.prepared.geometry.box
     covered = sum(box.rows * box.columns for box in one.boxes)
     return min(1.0, covered / (breast.rows * breast.columns))
-
-
-def read_lesions(path: Path) -> dict[tuple[str, str], tuple[Box, ...]]:
-    """Boxes of malignant lesions by (patient_id, image_id).
-
-    Raises:
-        UsageError: there is no such table, or it lacks a column.
-    """
-    boxes: dict[tuple[str, str], tuple[Box, ...]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if missing := _LESION_COLUMNS - set(lines.fieldnames or ()):
-                raise UsageError(
-                    f"{path} is no table of lesion boxes: it has no {', '.join(sorted(missing))}"
-                )
-            for line in lines:
-                if line["malignant"] in ("1", "True", "true"):
-                    key = line["patient_id"], line["image_id"]
-                    numbers = (int(line[name]) for name in ("row", "column", "rows", "columns"))
-                    boxes[key] = (*boxes.get(key, ()), Box(*numbers))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise UsageError(f"{path} is no table of lesion boxes: {describe(error)}") from None
-    return boxes

@@ -33,6 +33,8 @@ class LossSpec:
     smoothing: float = 0.0
     heads: tuple[AuxiliaryHead, ...] = ()
     auxiliary_weight: float = 0.0
+    lesion_weight: float = 0.0
+    """Of the lesion maps, where logits and labels have columns for them."""
 
 
 def loss_spec(
@@ -50,6 +52,7 @@ def loss_spec(
         smoothing=config.optimization.label_smoothing,
         heads=heads,
         auxiliary_weight=config.model.auxiliary_weight,
+        lesion_weight=config.model.lesion_weight if config.data.lesions else 0.0,
     )
 
 
@@ -80,9 +83,9 @@ def total_loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: LossSpec) 
 
 
 def per_example(logits: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
-    """(B, 1 + Σ heads.logits), (B, 1 + A) → (B,) float32.
+    """(B, 1 + Σ heads.logits + C), (B, 1 + A + C) → (B,) float32; C cells of lesion maps, or 0.
 
-    The target's loss + auxiliary_weight · Σ of the heads' losses.
+    The target's loss + auxiliary_weight · Σ of the heads' losses + lesion_weight · the maps' loss.
     """
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "float32")
@@ -92,6 +95,8 @@ def per_example(logits: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
         part = logits[:, column : column + head.logits]
         loss = loss + spec.auxiliary_weight * _head_loss(part, labels[:, index])
         column += head.logits
+    if spec.lesion_weight:
+        loss = loss + spec.lesion_weight * _lesion_loss(logits[:, column:], labels[:, 1 + len(spec.heads) :])
     return loss
 
 
@@ -133,3 +138,17 @@ def _head_loss(logits: Tensor, labels: Tensor) -> Tensor:
         chosen = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype="float32")
         loss = ops.logsumexp(logits, axis=-1) - ops.sum(chosen * logits, axis=-1)
     return ops.where(known, loss, 0.0)
+
+
+def _lesion_loss(logits: Tensor, cells: Tensor) -> Tensor:
+    """(B, C), (B, C) → (B,): focal cross-entropy of the cells, summed, by 1 + the cells that lesions cover.
+
+    Empty cells outnumber the others by hundreds: γ = 2 keeps the sum about the few that are hard, and the
+    divisor keeps a large lesion from counting more than a small one.
+    """
+    known = ops.isfinite(cells)
+    cells = ops.where(known, cells, 0.0)
+    probabilities = ops.sigmoid(logits)
+    missed = cells * (1 - probabilities) + (1 - cells) * probabilities
+    losses = ops.where(known, binary_cross_entropy(logits, cells) * ops.square(missed), 0.0)
+    return ops.sum(losses, axis=-1) / (1 + ops.sum(cells, axis=-1))

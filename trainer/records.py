@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,10 @@ class Batch:
     images: Floats = field(repr=False)
     """(B, H, W, 1), or (B, V, H, W, 1) for bags, in [0, 1]."""
     labels: Floats
-    """(B, 1 + A): the target, then the auxiliary ones in the config's order; NaN where unknown.
+    """(B, 1 + A + C): the target, then the auxiliary ones in the config's order; NaN where unknown.
 
-    Classes of a categorical label are whole numbers from 0.
+    Classes of a categorical label are whole numbers from 0. With --lesions, training batches have C cells
+    more: each view's lesion map (h, w) in raster order, in [0, 1].
     """
     weights: Floats
     """(B,): 0 for rows that only fill the batch."""

@@ -10,7 +10,7 @@ Out: a RunFolder that is locked for this training and holds what was asked for, 
       environment.json     versions, devices, options that decide no result
       weights.json         where the first weights came from, and their hash
       augmentation.yaml    the augmentation, as --augment takes it
-      inputs.json          hashes of what the config names: dataset, augmentation, weights
+      inputs.json          hashes of what the config names: dataset, augmentation, weights, lesions
       fold=K/              model.keras, predictions.parquet, history.csv, history.jsonl, logs/, checkpoint/,
                            and, written last, result.json: its presence says that the fold is complete
       run.json             written last: its presence says that the folds it names are complete
@@ -99,11 +99,18 @@ class Identity:
     """As YAML."""
     weights: str
     """Hash of the first weights; empty without."""
+    lesions: str = ""
+    """Hash of what is learned of lesions' places; empty without."""
 
     def inputs(self) -> dict[str, str]:
         """Hashes by name: inputs.json."""
         augment = hashlib.sha256(self.augmentation.encode()).hexdigest()
-        return {"dataset": self.dataset.sha256, "augment": augment, "weights": self.weights}
+        return {
+            "dataset": self.dataset.sha256,
+            "augment": augment,
+            "weights": self.weights,
+            "lesions": self.lesions,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +235,8 @@ def _differences(run: RunFolder, identity: Identity) -> list[str]:
     if not (run.path / CONFIG).exists() or not (run.path / INPUTS).exists():
         return []
     try:
-        there, stored = run.config().flat(), json.loads((run.path / INPUTS).read_bytes())
+        there = run.config().flat()
+        stored = {"lesions": ""} | json.loads((run.path / INPUTS).read_bytes())  # older runs knew none
         known = {name: str(stored[name]) for name in identity.inputs()}
     except (DatasetDamaged, KeyError, ValueError, TypeError):
         return [f"its {CONFIG} or {INPUTS} is damaged"]

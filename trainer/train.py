@@ -41,6 +41,7 @@ from trainer.dataset import Dataset, open_dataset
 from trainer.errors import Diverged
 from trainer.folds import fold_facts, split, without_positives
 from trainer.interrupts import Interrupts
+from trainer.lesions import LesionMaps, lesion_maps, read_lesions
 from trainer.logs import Log, logs_of
 from trainer.metrics import scores
 from trainer.mixup import mixed
@@ -99,6 +100,8 @@ class FoldJob:
     run: RunFolder
     dataset: Dataset
     labels: Labels
+    lesions: LesionMaps | None
+    """Where the lesions are, if that is to be learned."""
     split: Split
     config: TrainConfig
     execution: ExecutionConfig
@@ -122,20 +125,22 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
         raise UsageError(f"{request.dataset} has no prepared image")
     seed = config.optimization.seed
     labels = labels_of(dataset.rows, config.data, config.model.auxiliary, seed=seed)
+    lesions = _lesions(dataset, labels, config)
     splits = [split(dataset, labels, fold) for fold in _folds(execution.fold, dataset)]
     augmentation = Augmenter.named(config.data.augment).to_yaml()
     record = _weights_record(config)
-    identity = Identity(config, dataset, augmentation, record.sha256 or "")
+    marks = lesions.sha256() if lesions else ""
+    identity = Identity(config, dataset, augmentation, record.sha256 or "", marks)
     with opened(request.out, identity, overwrite=execution.overwrite) as run:
         missing = [one for one in splits if run.result(one.fold) is None]
         if missing:
-            _tell(dataset, labels, report)
+            _tell(dataset, labels, lesions, report)
             devices = prepare(execution, config.optimization)
             require_divisible(config.data.batch_size, len(devices), config.optimization.accumulate)
             write_environment(run, execution, devices, config.optimization.backend)
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
-            job = FoldJob(run, dataset, labels, one, config, execution, devices)
+            job = FoldJob(run, dataset, labels, lesions, one, config, execution, devices)
             with contextlib.closing(FoldTraining(job, report, interrupts)) as training:
                 run.finish(one.fold, training.run())
             run.finish_run()
@@ -151,7 +156,7 @@ class FoldTraining:
         data, workers = job.config.data, job.execution.data_workers
         self.folder = job.run.fold(job.split.fold)
         self.batches: TrainBatches = train_batches(
-            job.dataset, job.labels, job.split.train, job.config, workers
+            job.dataset, job.labels, job.split.train, job.config, workers, job.lesions
         )
         self.validation: EvaluationBatches = evaluation_batches(
             job.dataset, job.labels, job.split.validation, data, workers
@@ -285,11 +290,11 @@ class FoldTraining:
 
     def _finish(self) -> FoldResult:
         """Write the best epoch's model and predictions."""
-        from trainer.models import save
+        from trainer.models import save, without_lesion_map
 
         position, split = self.position, self.job.split
         weights, logits = self.checkpoints.best(position.best_epoch)
-        save(self.learner.finish(weights), self.folder / MODEL)
+        save(without_lesion_map(self.learner.finish(weights)), self.folder / MODEL)
         self._predictions(logits).write(self.folder / PREDICTIONS)
         corrupt = {record.row for feed in (self.batches, self.validation) for record in feed.corrupt}
         if corrupt:
@@ -335,7 +340,7 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
     import keras
 
     from trainer.losses import loss_spec, per_example
-    from trainer.models import PixelStatistics, build
+    from trainer.models import PixelStatistics, build, with_lesion_map
     from trainer.optimizers import make_optimizer, phase_at
 
     config, dataset, train = job.config, job.dataset, job.split.train
@@ -350,7 +355,8 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
 
     def build_model() -> keras.Model:
         size, data = (dataset.height, dataset.width), config.data
-        return build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
+        model = build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
+        return model if job.lesions is None else with_lesion_map(model)
 
     recipe = Recipe(
         build=build_model,
@@ -366,7 +372,19 @@ def _folds(wanted: str, dataset: Dataset) -> tuple[int, ...]:
     return tuple(range(dataset.manifest.config.folds)) if wanted == "all" else (int(wanted),)
 
 
-def _tell(dataset: Dataset, labels: Labels, report: Reporter) -> None:
+def _lesions(dataset: Dataset, labels: Labels, config: TrainConfig) -> LesionMaps | None:
+    """The maps that --lesions asks for."""
+    data = config.data
+    if data.lesions is None:
+        if data.lesion_rule is not None:
+            raise UsageError("--lesion-rule needs --lesions")
+        return None
+    table = read_lesions(Path(data.lesions), data.lesion_rule)
+    grid = architecture_of(config.model.model).grid((dataset.height, dataset.width))
+    return lesion_maps(dataset.rows, labels, table, grid)
+
+
+def _tell(dataset: Dataset, labels: Labels, lesions: LesionMaps | None, report: Reporter) -> None:
     """What is in the data that a reader of the numbers should know."""
     known = labels.known
     report.note(
@@ -375,6 +393,9 @@ def _tell(dataset: Dataset, labels: Labels, report: Reporter) -> None:
     )
     if (line := without_positives(fold_facts(dataset, labels))) is not None:
         report.note(line)
+    if lesions is not None:
+        unmarked = labels.positives(known) - lesions.marked
+        report.note(f"{lesions.marked} positive images have lesion boxes, {unmarked} have none")
 
 
 def _weights_record(config: TrainConfig) -> WeightsRecord:

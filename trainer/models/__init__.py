@@ -4,6 +4,7 @@ from trainer.architectures import Architecture, architecture_of, architectures, 
 from trainer.models.build import build, weights_record
 from trainer.models.files import heads_of, load, save, size_of, views_of, with_probabilities
 from trainer.models.head import FEATURES
+from trainer.models.lesion_map import with_lesion_map, without_lesion_map
 from trainer.models.pretrained import PixelStatistics
 from trainer.models.weights import WeightsRecord
 
@@ -22,5 +23,7 @@ __all__ = [
     "summary",
     "views_of",
     "weights_record",
+    "with_lesion_map",
     "with_probabilities",
+    "without_lesion_map",
 ]

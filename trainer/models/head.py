@@ -1,7 +1,7 @@
 """In: a backbone's features. Out: a vector per image, or logits.
 
 Features → 1×1 convolution → residual blocks → group norm → pooling → dropout. The layer named `features` is
-the last that has rows and columns: what `bcd-train explain` looks at.
+the last that has rows and columns: what `bcd-train explain` looks at, and what `--lesions` teaches directly.
 """
 
 from __future__ import annotations
