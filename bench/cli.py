@@ -73,7 +73,7 @@ def main() -> None:
     "--ceiling",
     default=0,
     type=click.IntRange(0),
-    help="Breasts to simulate for ceiling.json: AUC of a matched filter that knows each lesion. 0: none.",
+    help="Breasts to simulate for ceiling.json: AUCs of observers that know each lesion's form. 0: none.",
 )
 @click.option("--workers", default=1, type=click.IntRange(1), help="Processes; changes no byte.")
 def phantom(out: Path, **options: int | float | str | bool | None) -> None:

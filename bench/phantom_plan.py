@@ -45,7 +45,7 @@ class PhantomSpec:
     """Modality, view, SOP Class and canaries in place of personal data."""
 
     ceiling: int = 0
-    """Breasts to estimate the matched filter's AUC from; 0: leave it out."""
+    """Breasts to estimate the observers' AUCs from; 0: leave it out."""
 
     def __post_init__(self) -> None:
         if (

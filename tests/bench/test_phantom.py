@@ -20,7 +20,7 @@ from bench.phantom import PhantomSpec, generate, render_planned
 from bench.phantom_anatomy import View
 from bench.phantom_dicom import LOSSY, SYNTAXES, DicomSpec, encode
 from bench.phantom_machines import MACHINES, with_syntax
-from bench.phantom_observer import matched_filter_auc
+from bench.phantom_observer import ceiling
 from bench.phantom_plan import FOLDS, plan, positive_patients
 
 SMALL = PhantomSpec(patients=6, size_factor=0.05, seed=3, positive_rate=0.5)
@@ -305,11 +305,19 @@ def test_command_names_every_syntax_and_reports_what_it_wrote(tmp_path: Path) ->
 
 def test_ceiling_falls_with_difficulty_and_is_far_above_chance() -> None:
     easy, hard = (
-        matched_filter_auc(PhantomSpec(size_factor=0.1, difficulty=difficulty, ceiling=10, seed=1))
+        ceiling(PhantomSpec(size_factor=0.1, difficulty=difficulty, ceiling=10, seed=1))
         for difficulty in (0.0, 1.0)
     )
-    assert 0.6 < hard < easy <= 1.0
-    assert easy > 0.95
+    assert 0.6 < hard.matched_filter < easy.matched_filter <= 1.0
+    assert easy.matched_filter > 0.95
+    assert hard.search < easy.search
+    assert hard.search < hard.matched_filter
+
+
+def test_who_must_search_needs_resolution() -> None:
+    coarse, fine = (ceiling(PhantomSpec(size_factor=size, ceiling=16, seed=1)) for size in (0.06, 0.2))
+    assert coarse.search < 0.8 < fine.search
+    assert fine.matched_filter > 0.99
 
 
 def test_ceiling_is_published_where_asked_for(small: Path, tmp_path: Path) -> None:
@@ -318,6 +326,7 @@ def test_ceiling_is_published_where_asked_for(small: Path, tmp_path: Path) -> No
     published = json.loads((tmp_path / "out/ceiling.json").read_text())
     assert published["breasts"] == 2
     assert 0 <= published["matched_filter_auc"] <= 1
+    assert 0 <= published["search_auc"] <= 1
     assert not (small / "ceiling.json").exists()
 
 
