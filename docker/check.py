@@ -53,21 +53,6 @@ exec chroot "$root" setpriv --reuid "$uid" --regid 0 --clear-groups --bounding-s
 """
 """What an engine does for --read-only --network none --cap-drop ALL, --tmpfs /tmp and two volumes."""
 
-_TRAINS = """
-import keras, matplotlib, numpy as np
-matplotlib.use("Agg")
-from matplotlib import pyplot
-import albumentations, jax2onnx, onnxruntime, sklearn
-layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(1)]
-model = keras.Sequential(layers)
-model.compile("adamw", keras.losses.BinaryCrossentropy(from_logits=True))
-images = np.linspace(0, 1, 4 * 32 * 16, dtype="float32").reshape(4, 32, 16, 1)
-history = model.fit(images, np.array([[0.0], [1], [0], [1]]), epochs=2, verbose=0)
-model.save("/data/run/model.keras")
-pyplot.plot(history.history["loss"]); pyplot.savefig("/data/run/loss.png")
-print(keras.backend.backend(), "trains,", "loss", history.history["loss"])
-"""
-
 
 class CheckFailed(Exception):
     """The image is not what it should be."""
@@ -269,14 +254,27 @@ def interrupted(command: Sequence[str], out: Path) -> int:
 
 
 def check_train(image: Image, work: Path) -> None:
-    """Every library of the trainer imports, and a toy trains, is saved and plotted; the command answers."""
+    """Phantoms → dataset → trained run → export and predictions, each step's folder read-only to the next."""
+    empty, phantoms = folder(work, "empty", OWNER), folder(work, "phantoms", OWNER)
+    image.works((empty, phantoms), OWNER, "bcd-bench", "phantom", "/data/run/set",
+                "--patients", "5", "--seed", "1", "--size-factor", "0.1")  # fmt: skip
     dataset, run = folder(work, "dataset", OWNER), folder(work, "run", STRANGER)
-    say("  " + image.works((dataset, run), STRANGER, "python", "-c", _TRAINS).splitlines()[-1])
-    require((run / "model.keras").exists() and (run / "loss.png").exists(), "and leaves its files")
-    if (image.root / "opt/bcd/bin/bcd-train").exists():
-        image.works((dataset, run), STRANGER, "bcd-train", "--help")
-    else:
-        say("  this version has no bcd-train yet")
+    image.works((phantoms, dataset), OWNER, "bcd-prep", "run", "/data/dataset/set",
+                "--out", "/data/run", "--size", "64x32", "--workers", "1")  # fmt: skip
+    small = ("--model", "resnet_tiny", "--weights", "none", "--epochs", "1")
+    image.works((dataset, run), STRANGER, "bcd-train", "fit", *small)
+    require((run / "fold=0/model.keras").exists() and (run / "report.html").exists(), "and leaves its files")
+    answers = folder(work, "answers", STRANGER)
+    shutil.copytree(run, dataset / "of")
+    image.works((dataset, answers), STRANGER, "bcd-train", "export", "/data/dataset/of", "--format", "onnx",
+                "--out", "/data/run/model.onnx")  # fmt: skip
+    shutil.copytree(run, phantoms / "of")
+    asked = ("/data/dataset/of", "/data/dataset/set/test_images", "--submission")
+    image.works(
+        (phantoms, answers), STRANGER, "bcd-train", "predict", *asked, "--out", "/data/run/answers.csv"
+    )
+    lines = (answers / "answers.csv").read_text().splitlines()
+    require(lines[0] == "prediction_id,cancer" and len(lines) == 3, "and a submission of two breasts")
 
 
 def check(kind: str, lock: str, storage: Path) -> None:
