@@ -68,7 +68,10 @@ def fit(ctx: click.Context, /, dataset: Place | None, out: Path, **_: object) ->
         summary = train(FitRequest(dataset, out, config, execution), report, interrupts)
     with contextlib.suppress(BrokenPipeError):  # whoever read it has seen enough; the run is done
         _tell(summary, as_json=execution.log_format is LogFormat.JSON)
-    if not (summary.was_finished and (out / "report.html").exists()):
+    if config.data.window:
+        model = out / f"fold={summary.results[0].fold}" / "model.keras"
+        click.echo(f"for a model of whole images: --weights {model}", err=True)
+    elif not (summary.was_finished and (out / "report.html").exists()):
         path = make_report(out, quiet=execution.log_format is LogFormat.JSON)
         click.echo(f"{path} shows what it is worth", err=execution.log_format is LogFormat.JSON)
 

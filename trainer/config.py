@@ -124,6 +124,11 @@ class DataConfig(_Frozen):
     lesion_rule: str | None = Field(
         None, description="Rows of that table that count. [default: malignant==1 if there is such a column]"
     )
+    window: int = Field(
+        0,
+        ge=0,
+        description="With --lesions: train on windows of N x N pixels, for later --weights; 0: whole images.",
+    )
     shuffle_labels: bool = Field(False, description="Negative control: labels permuted among patients.")
 
 
@@ -218,6 +223,9 @@ class ExecutionConfig(_Frozen):
         "all", pattern=r"^(all|cpu|\d+(,\d+)*)$", description="all, cpu, or numbers such as 0,1."
     )
     data_workers: int = Field(0, ge=0, description="Threads that read and augment; 0: one per core.")
+    cache: int = Field(
+        0, ge=0, description="Bytes for images that stay in memory: read, verified and decoded once."
+    )
     deterministic: bool = Field(False, description="Bit-reproducible operations, where slower ones exist.")
     jit: bool = Field(False, description="Compile the step with XLA (JAX always does).")
     memory_limit: int | None = Field(

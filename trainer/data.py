@@ -32,6 +32,7 @@ from trainer.memory import keep_freed_memory
 from trainer.records import Batch, Floats, Mask, Rows
 from trainer.sampler import FILL, Sampler, examples_of, sampler
 from trainer.targets import Labels
+from trainer.windows import Windows
 
 _MOST_THREADS = 16
 _AHEAD = 2
@@ -50,7 +51,7 @@ class CorruptRecord:
 Job = Callable[[], bool]
 """Puts one image into its place; False if its record is corrupt and was left out."""
 Change = Callable[[Floats, Mask | None, int], tuple[Floats, Mask | None]]
-"""(pixels, lesion mask, place in the batch counted over bags' views) → both, augmented."""
+"""(pixels, lesion mask, seed) → both, augmented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,11 @@ class Loader:
         config: DataConfig,
         workers: int = 0,
         lesions: LesionMaps | None = None,
+        windows: Windows | None = None,
     ) -> None:
         self._dataset = dataset
         self._lesions = lesions
+        self._windows = windows
         self._labels = labels
         self._config = config
         self._workers = workers or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
@@ -93,10 +96,12 @@ class Loader:
         with self._lock:
             return tuple(self._corrupt[row] for row in sorted(self._corrupt))
 
-    def _draft(self, rows: Rows, change: Change | None) -> _Draft:
-        """Begin a batch."""
-        shape = (*rows.shape, self._dataset.height, self._dataset.width, 1)
-        images = np.empty(shape, np.float32)
+    def _draft(self, rows: Rows, change: Change | None, seed: Callable[[int], int]) -> _Draft:
+        """Begin a batch; `seed` is of a place in the batch, counted over bags' views."""
+        size = (self._dataset.height, self._dataset.width)
+        if self._windows is not None:
+            size = (self._windows.size, self._windows.size)
+        images = np.empty((*rows.shape, *size, 1), np.float32)
         cells = None
         if self._lesions is not None:
             cells = np.full((*rows.shape, *self._lesions.grid), np.nan, np.float32)
@@ -107,10 +112,10 @@ class Loader:
                 continue
             places.append(place)
             out = (images[place], None if cells is None else cells[place])
-            jobs.append(partial(self._load, out, int(rows[place]), number, change))
+            jobs.append(partial(self._load, out, int(rows[place]), seed(number), change))
         return _Draft(images, cells, rows.copy(), tuple(places), tuple(jobs))
 
-    def _load(self, out: tuple[Floats, Floats | None], row: int, number: int, change: Change | None) -> bool:
+    def _load(self, out: tuple[Floats, Floats | None], row: int, seed: int, change: Change | None) -> bool:
         """Fill the views `out` of a batch's images and lesion maps."""
         try:
             stored = self._dataset.pixels(row)
@@ -120,11 +125,14 @@ class Loader:
             with self._lock:
                 self._corrupt.setdefault(row, CorruptRecord(row, str(error)))
             return False
-        pixels = np.divide(stored, np.float32((1 << self._dataset.bits) - 1), dtype=np.float32)
         image, cells = out
-        mask = None if self._lesions is None else self._lesions.mask(row, pixels.shape)
+        mask = None if self._lesions is None else self._lesions.mask(row, stored.shape)
+        if self._windows is not None:
+            window = self._windows.place(row, seed, stored)
+            stored, mask = stored[window], None if mask is None else mask[window]
+        pixels = np.divide(stored, np.float32((1 << self._dataset.bits) - 1), dtype=np.float32)
         if change is not None:
-            pixels, mask = change(pixels, mask, number)
+            pixels, mask = change(pixels, mask, seed)
         image[..., 0] = pixels
         if cells is not None and self._lesions is not None:
             cells[:] = self._lesions.cells(row, mask)
@@ -191,8 +199,9 @@ class TrainBatches(Loader):
         augmenter: Augmenter,
         workers: int = 0,
         lesions: LesionMaps | None = None,
+        windows: Windows | None = None,
     ) -> None:
-        super().__init__(dataset, labels, order.config, workers, lesions)
+        super().__init__(dataset, labels, order.config, workers, lesions, windows)
         self.sampler = order
         self.augmenter = augmenter
         self._plan = lru_cache(maxsize=2)(order.plan)
@@ -216,12 +225,10 @@ class TrainBatches(Loader):
 
     def _step(self, epoch: int, step: int) -> _Draft:
         rows = self._plan(epoch)[step]
-        return self._draft(rows, partial(self._augmented, epoch, step * rows.size))
-
-    def _augmented(
-        self, epoch: int, first: int, pixels: Floats, mask: Mask | None, number: int
-    ) -> tuple[Floats, Mask | None]:
-        return self.augmenter.apply_both(pixels, mask, seed_of(self.sampler.seed, epoch, first + number))
+        first = step * rows.size
+        return self._draft(
+            rows, self.augmenter.apply_both, lambda number: seed_of(self.sampler.seed, epoch, first + number)
+        )
 
     def _label(self, rows: Rows, weights: Floats) -> Floats:
         values = super()._label(rows, weights)
@@ -233,9 +240,15 @@ class EvaluationBatches(Loader):
     """Every image or bag once, as stored, in the order of the rows given."""
 
     def __init__(
-        self, dataset: Dataset, labels: Labels, rows: Rows, config: DataConfig, workers: int = 0
+        self,
+        dataset: Dataset,
+        labels: Labels,
+        rows: Rows,
+        config: DataConfig,
+        workers: int = 0,
+        windows: Windows | None = None,
     ) -> None:
-        super().__init__(dataset, labels, config, workers)
+        super().__init__(dataset, labels, config, workers, windows=windows)
         self.examples = examples_of(dataset.rows, rows, config)
 
     @property
@@ -260,7 +273,7 @@ class EvaluationBatches(Loader):
         rows = np.full((size, views), FILL, np.int64)
         for place, members in enumerate(some):
             rows[place, : len(members)] = members[:views]
-        return self._draft(rows[:, 0] if self._config.bags is BagPooling.NONE else rows, None)
+        return self._draft(rows[:, 0] if self._config.bags is BagPooling.NONE else rows, None, lambda _: 0)
 
 
 def train_batches(
@@ -270,6 +283,7 @@ def train_batches(
     config: TrainConfig,
     workers: int = 0,
     lesions: LesionMaps | None = None,
+    windows: Windows | None = None,
 ) -> TrainBatches:
     """Batches to train on `rows`: sampled, augmented; soft positives and cells of `lesions` in the labels.
 
@@ -280,14 +294,20 @@ def train_batches(
     order = sampler(
         dataset.rows, labels, rows, config.data, seed=optimization.seed, epochs=optimization.epochs
     )
-    return TrainBatches(dataset, labels, order, Augmenter.named(config.data.augment), workers, lesions)
+    augmenter = Augmenter.named(config.data.augment)
+    return TrainBatches(dataset, labels, order, augmenter, workers, lesions, windows)
 
 
 def evaluation_batches(
-    dataset: Dataset, labels: Labels, rows: Rows, config: DataConfig, workers: int = 0
+    dataset: Dataset,
+    labels: Labels,
+    rows: Rows,
+    config: DataConfig,
+    workers: int = 0,
+    windows: Windows | None = None,
 ) -> EvaluationBatches:
     """Batches to evaluate `rows` on. Of a breast with more views than a bag holds the first are taken."""
-    return EvaluationBatches(dataset, labels, rows, config, workers)
+    return EvaluationBatches(dataset, labels, rows, config, workers, windows)
 
 
 def seed_of(seed: int, epoch: int, place: int) -> int:

@@ -10,6 +10,7 @@ A dataset that grows is another dataset after the next `open_dataset`: nothing i
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Any
 
 from preprocess.config import Format
@@ -38,6 +39,9 @@ class Dataset:
         files = ShardFiles(out, manifest, kind)
         files.check_sizes()
         self._shards = shards_of(files, kind)
+        self._kept: dict[int, Pixels] = {}
+        self._room = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,12 +69,29 @@ class Dataset:
         """Hex sha256 of manifest.json: the dataset's fingerprint, since that names all of its contents."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
 
+    def keep(self, limit: int) -> None:
+        """Keep images in memory from now on, up to `limit` bytes: those that are read first, read-only."""
+        with self._lock:
+            self._room = limit - sum(pixels.nbytes for pixels in self._kept.values())
+
     def pixels(self, index: int) -> Pixels:
         """The image of `rows[index]`: (height, width) uint8 or uint16.
 
         Raises:
             DatasetDamaged: it is not what was written; the message names shard and row.
         """
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        pixels = self._read(index)
+        with self._lock:
+            if index not in self._kept and pixels.nbytes <= self._room:
+                pixels.flags.writeable = False
+                self._kept[index] = pixels
+                self._room -= pixels.nbytes
+        return pixels
+
+    def _read(self, index: int) -> Pixels:
         row = self.rows[index]
         shard, number = row.shard or "", row.shard_row or 0
         try:

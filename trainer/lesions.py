@@ -165,6 +165,13 @@ def footprint(box: Box, row: InstanceRow) -> Footprint | None:
     return Footprint(top, left, bottom, right)
 
 
+def content_of(row: InstanceRow) -> Footprint:
+    """The part of a prepared image that is no letterbox."""
+    place = _geometry(row)
+    top, left = place.content_row, place.content_column
+    return Footprint(top, left, top + place.content_rows, left + place.content_columns)
+
+
 def _geometry(row: InstanceRow) -> Geometry:
     """Of a prepared image, from its row."""
     box = BreastBox(
@@ -204,6 +211,12 @@ class LesionMaps:
     def unmarked(self) -> int:
         """Images of which nothing is known: unknown target, or positive without a box."""
         return sum(places is None for places in self.places)
+
+    def known(self, labels: Labels) -> Labels:
+        """The labels without those of rows whose lesions nobody has marked."""
+        values = labels.values.copy()
+        values[[places is None for places in self.places], 0] = np.nan
+        return Labels(values, labels.heads, labels.target)
 
     def sha256(self) -> str:
         """Hex sha256 of all that they teach: part of what a run is."""

@@ -122,9 +122,15 @@ def open_run(folder: Path) -> Run:
     """Open a run, and let Keras use its backend in this process: to be called before Keras is imported.
 
     Raises:
-        UsageError: it is no run, has no finished fold, or this process already uses another backend.
+        UsageError: it is no run, has no finished fold, was trained on windows, or this process already uses
+            another backend.
         DatasetDamaged: its files are not what was written.
     """
     run = Run(folder)
+    if run.config.data.window:
+        raise UsageError(
+            f"{folder} was trained on windows and knows no whole image:"
+            f" use it as --weights {folder}/fold={run.folds[0]}/{MODEL}"
+        )
     choose_backend(run.config.optimization.backend)
     return run

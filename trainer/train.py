@@ -41,7 +41,7 @@ from trainer.dataset import Dataset, open_dataset
 from trainer.errors import Diverged
 from trainer.folds import fold_facts, split, without_positives
 from trainer.interrupts import Interrupts
-from trainer.lesions import LesionMaps, lesion_maps, read_lesions
+from trainer.lesions import LesionMaps
 from trainer.logs import Log, logs_of
 from trainer.metrics import scores
 from trainer.mixup import mixed
@@ -61,6 +61,7 @@ from trainer.runfolder import (
     write_json,
 )
 from trainer.targets import Labels, labels_of
+from trainer.windows import Windows, lesions_of, shown_size, windows_of
 
 if TYPE_CHECKING:
     import keras
@@ -102,6 +103,8 @@ class FoldJob:
     labels: Labels
     lesions: LesionMaps | None
     """Where the lesions are, if that is to be learned."""
+    windows: Windows | None
+    """What part of each image is shown; None: all of it."""
     split: Split
     config: TrainConfig
     execution: ExecutionConfig
@@ -121,12 +124,14 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
     architecture_of(config.model.model)  # a name that is none, before anything takes time
     choose_backend(config.optimization.backend)  # before anything imports Keras
     dataset = open_dataset(request.dataset)
+    dataset.keep(execution.cache)
     if not len(dataset):
         raise UsageError(f"{request.dataset} has no prepared image")
     seed = config.optimization.seed
     labels = labels_of(dataset.rows, config.data, config.model.auxiliary, seed=seed)
-    lesions = _lesions(dataset, labels, config)
-    splits = [split(dataset, labels, fold) for fold in _folds(execution.fold, dataset)]
+    lesions = lesions_of(dataset, labels, config)
+    usable = labels if not config.data.window or lesions is None else lesions.known(labels)
+    splits = [split(dataset, usable, fold) for fold in _folds(execution.fold, dataset)]
     augmentation = Augmenter.named(config.data.augment).to_yaml()
     record = _weights_record(config)
     marks = lesions.sha256() if lesions else ""
@@ -140,7 +145,8 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
             write_environment(run, execution, devices, config.optimization.backend)
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
-            job = FoldJob(run, dataset, labels, lesions, one, config, execution, devices)
+            windows = windows_of(dataset, lesions, config, one)
+            job = FoldJob(run, dataset, labels, lesions, windows, one, config, execution, devices)
             with contextlib.closing(FoldTraining(job, report, interrupts)) as training:
                 run.finish(one.fold, training.run())
             run.finish_run()
@@ -156,10 +162,10 @@ class FoldTraining:
         data, workers = job.config.data, job.execution.data_workers
         self.folder = job.run.fold(job.split.fold)
         self.batches: TrainBatches = train_batches(
-            job.dataset, job.labels, job.split.train, job.config, workers, job.lesions
+            job.dataset, job.labels, job.split.train, job.config, workers, job.lesions, job.windows
         )
         self.validation: EvaluationBatches = evaluation_batches(
-            job.dataset, job.labels, job.split.validation, data, workers
+            job.dataset, job.labels, job.split.validation, data, workers, job.windows
         )
         self.checkpoints = Checkpoints(self.folder / "checkpoint")
         self.logs: tuple[Log, ...] = logs_of(self.folder, job.config, job.execution, report.note)
@@ -354,7 +360,7 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
     statistics = PixelStatistics(known.mean / full, known.std / full) if known.mean and known.std else None
 
     def build_model() -> keras.Model:
-        size, data = (dataset.height, dataset.width), config.data
+        size, data = shown_size(dataset, config), config.data
         model = build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
         return model if job.lesions is None else with_lesion_map(model)
 
@@ -370,18 +376,6 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
 
 def _folds(wanted: str, dataset: Dataset) -> tuple[int, ...]:
     return tuple(range(dataset.manifest.config.folds)) if wanted == "all" else (int(wanted),)
-
-
-def _lesions(dataset: Dataset, labels: Labels, config: TrainConfig) -> LesionMaps | None:
-    """The maps that --lesions asks for."""
-    data = config.data
-    if data.lesions is None:
-        if data.lesion_rule is not None:
-            raise UsageError("--lesion-rule needs --lesions")
-        return None
-    table = read_lesions(Path(data.lesions), data.lesion_rule)
-    grid = architecture_of(config.model.model).grid((dataset.height, dataset.width))
-    return lesion_maps(dataset.rows, labels, table, grid)
 
 
 def _tell(dataset: Dataset, labels: Labels, lesions: LesionMaps | None, report: Reporter) -> None:

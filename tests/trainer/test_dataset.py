@@ -19,7 +19,7 @@ from preprocess.errors import DatasetDamaged, UsageError
 from preprocess.images import pixels_sha256
 from preprocess.manifest import read_manifest
 from preprocess.places import RemotePath
-from preprocess.reading import read_images
+from preprocess.reading import Pixels, read_images
 from tests.factories import inputs, write_dataset
 from tests.trainer.sets import BOTH, make, screening
 from trainer.dataset import Dataset, open_dataset
@@ -213,3 +213,24 @@ def test_a_damaged_object_is_found_when_fetched(dataset: Dataset, remote: Remote
 
 def test_the_manifest_is_that_of_the_run(dataset: Dataset) -> None:
     assert dataset.manifest == read_manifest(dataset.place)
+
+
+def test_images_that_are_kept_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = make(tmp_path / "OUT")
+    expected = [dataset.pixels(index) for index in range(len(dataset))]
+    reads: list[int] = []
+    original = Dataset._read
+
+    def read(self: Dataset, index: int) -> Pixels:
+        reads.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(Dataset, "_read", read)
+    dataset.keep(3 * expected[0].nbytes)
+    for _ in range(2):
+        for index, pixels in enumerate(expected):
+            np.testing.assert_array_equal(dataset.pixels(index), pixels)
+    assert sorted(reads) == sorted([0, 1, 2, *range(3, len(dataset)), *range(3, len(dataset))])
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.pixels(0)[0, 0] = 1
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset)).pixels(0), expected[0])

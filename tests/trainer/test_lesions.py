@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from tests.trainer.sets import make
 from trainer import models
 from trainer.architectures import architecture_of, architectures
 from trainer.augment import Augmenter
+from trainer.cli import main
 from trainer.config import BagPooling, DataConfig, ModelConfig, OptimizationConfig, TrainConfig
 from trainer.data import train_batches
 from trainer.dataset import Dataset, open_dataset
@@ -30,6 +32,7 @@ from trainer.lesions import Box, Footprint, LesionMaps, LesionTable, footprint, 
 from trainer.losses import LossSpec, per_example
 from trainer.models.backbones import make_backbone
 from trainer.targets import Labels, labels_of
+from trainer.windows import Windows
 
 PHANTOM = "patient_id,image_id,kind,row,column,rows,columns,malignant\n"
 ROW = InstanceRow(
@@ -299,3 +302,73 @@ def test_a_run_of_before_opens(small: Path, tmp_path: Path) -> None:
     again = fit(small, run)
     assert again.exit_code == 0, again.output
     assert "finished" in again.output or "nothing" in again.output
+
+
+def windows(places: tuple[tuple[Footprint, ...] | None, ...], size: int = 8) -> Windows:
+    content = Footprint(4, 0, 60, 24)
+    models = tuple(place for one in places for place in one or ())
+    return Windows(size, (64, 32), LesionMaps((2, 2), places), models, (content,) * len(places))
+
+
+def test_a_window_holds_the_middle_of_a_lesion_or_tissue() -> None:
+    stored = np.zeros((64, 32), np.uint16)
+    stored[10:50, :20] = 100
+    ours = windows(((Footprint(14, 2, 18, 6), Footprint(60, 28, 64, 32)), ()))
+    near, seen = 0, set()
+    for seed in range(60):
+        for row in (0, 1):
+            rows, columns = ours.place(row, seed, stored)
+            assert (rows.stop - rows.start, columns.stop - columns.start) == (8, 8)
+            assert 0 <= rows.start <= rows.stop <= 64
+            assert 0 <= columns.start <= columns.stop <= 32
+            middles = [(16, 4), (62, 30)]
+            held = [
+                number
+                for number, (down, right) in enumerate(middles)
+                if rows.start <= down <= rows.stop and columns.start <= right <= columns.stop
+            ]
+            if row == 0:
+                assert held
+                seen.update(held)
+            else:
+                near += bool(held)
+                assert stored[(rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2] == 100
+        again = ours.place(0, seed, stored)
+        assert again == ours.place(0, seed, stored)
+    assert seen == {0, 1}
+    assert 10 < near < 50, "half of the windows without a lesion lie where one could"
+
+
+def test_windows_teach_a_backbone_for_whole_images(small: Path, tmp_path: Path) -> None:
+    table = boxes_of(open_dataset(str(small)), tmp_path / "t.csv", every=2)
+    parts, options = tmp_path / "parts", ("--lesions", str(table), "--ema", "0")
+    done = fit(small, parts, "--window", "32", *options)
+    assert done.exit_code == 0, done.output
+    weights = parts / "fold=0" / "model.keras"
+    assert f"--weights {weights}" in done.output
+    assert models.size_of(models.load(weights)) == (32, 32)
+    assert not (parts / "report.html").exists()
+    refused = CliRunner().invoke(main, ["evaluate", str(parts)])
+    assert refused.exit_code == 2
+    assert "trained on windows" in one_line(refused)
+    whole = fit(small, tmp_path / "whole", "--weights", str(weights), *options)
+    assert whole.exit_code == 0, whole.output
+    assert models.size_of(models.load(tmp_path / "whole/fold=0/model.keras")) == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--window", "16"), "--window needs --lesions"),
+        (("--window", "64", "--lesions", "TABLE"), "--window 64: images are 48x32"),
+        (("--window", "16", "--bags", "max", "--lesions", "TABLE"), "not both"),
+        (("--lesions", "nowhere.csv"), "is no table of lesion boxes"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    small: Path, tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    table = boxes_of(open_dataset(str(small)), tmp_path / "t.csv")
+    refused = fit(small, tmp_path / "run", *(str(table) if one == "TABLE" else one for one in options))
+    assert refused.exit_code == 2
+    assert told in one_line(refused)

@@ -13,6 +13,7 @@ from keras import KerasTensor as Tensor
 from keras import layers
 
 from trainer.architectures import Architecture, Family
+from trainer.models.layers import DetailBands
 
 _USUAL_DROP_PATH = 0.2
 """Rate at EfficientNet's deepest block in keras.applications; falling linearly towards the input."""
@@ -92,9 +93,14 @@ def activated(x: Tensor, name: str) -> Tensor:
 
 
 def _resnet_tiny(size: tuple[int, int], channels: int, drop_path: float) -> keras.Model:
-    """Seven residual blocks over 24 to 64 filters: fine detail is kept long, for specks and small masses."""
+    """Seven residual blocks of 24 to 64 filters: fine detail is kept long, for specks and small masses.
+
+    The stem sees fine detail apart from slow tissue: without that, calcifications of phantoms are still
+    missed after many times the steps in which they are found with it (docs/phantoms.md).
+    """
     pixels = keras.Input((*size, channels))
-    x = layers.Conv2D(24, 5, 2, "same", use_bias=False, name="stem_conv")(pixels)
+    x = DetailBands(name="bands")(pixels)
+    x = layers.Conv2D(24, 5, 2, "same", use_bias=False, name="stem_conv")(x)
     plan = [(24, 1), (32, 2), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1)]
     for index, (filters, stride) in enumerate(plan):
         x = residual(x, filters, f"block{index}", stride, drop_path * index / (len(plan) - 1))
