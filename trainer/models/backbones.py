@@ -96,7 +96,7 @@ def _resnet_tiny(size: tuple[int, int], channels: int, drop_path: float) -> kera
     """Seven residual blocks of 24 to 64 filters: fine detail is kept long, for specks and small masses.
 
     The stem sees fine detail apart from slow tissue: without that, calcifications of phantoms are still
-    missed after many times the steps in which they are found with it (docs/phantoms.md).
+    missed after twice the steps in which they are found with it (docs/phantoms.md).
     """
     pixels = keras.Input((*size, channels))
     x = DetailBands(name="bands")(pixels)
