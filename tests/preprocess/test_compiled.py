@@ -50,6 +50,8 @@ def run(program: Path) -> tuple[int, int]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(program), *sys.path]),
         "NUMBA_CACHE_DIR": str(program / "cache"),
+        # Python takes bytecode for current where a file of the same size was changed within the same second.
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         [sys.executable, str(program / "main.py")], env=variables, capture_output=True, text=True, check=True
