@@ -27,12 +27,11 @@ from preprocess.errors import DatasetDamaged
 from trainer.augment import Augmenter
 from trainer.config import BagPooling, DataConfig, OnCorrupt, TrainConfig
 from trainer.dataset import Dataset
-from trainer.lesions import LesionMaps
 from trainer.memory import keep_freed_memory
 from trainer.records import Batch, Floats, Mask, Rows
 from trainer.sampler import FILL, Sampler, examples_of, sampler
 from trainer.targets import Labels
-from trainer.windows import Windows
+from trainer.windows import NO_MARKS, Marks
 
 _MOST_THREADS = 16
 _AHEAD = 2
@@ -75,12 +74,10 @@ class Loader:
         labels: Labels,
         config: DataConfig,
         workers: int = 0,
-        lesions: LesionMaps | None = None,
-        windows: Windows | None = None,
+        marks: Marks = NO_MARKS,
     ) -> None:
         self._dataset = dataset
-        self._lesions = lesions
-        self._windows = windows
+        self._lesions, self._windows = marks.lesions, marks.windows
         self._labels = labels
         self._config = config
         self._workers = workers or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
@@ -198,10 +195,9 @@ class TrainBatches(Loader):
         order: Sampler,
         augmenter: Augmenter,
         workers: int = 0,
-        lesions: LesionMaps | None = None,
-        windows: Windows | None = None,
+        marks: Marks = NO_MARKS,
     ) -> None:
-        super().__init__(dataset, labels, order.config, workers, lesions, windows)
+        super().__init__(dataset, labels, order.config, workers, marks)
         self.sampler = order
         self.augmenter = augmenter
         self._plan = lru_cache(maxsize=2)(order.plan)
@@ -246,9 +242,9 @@ class EvaluationBatches(Loader):
         rows: Rows,
         config: DataConfig,
         workers: int = 0,
-        windows: Windows | None = None,
+        marks: Marks = NO_MARKS,
     ) -> None:
-        super().__init__(dataset, labels, config, workers, windows=windows)
+        super().__init__(dataset, labels, config, workers, Marks(windows=marks.windows))
         self.examples = examples_of(dataset.rows, rows, config)
 
     @property
@@ -282,10 +278,9 @@ def train_batches(
     rows: Rows,
     config: TrainConfig,
     workers: int = 0,
-    lesions: LesionMaps | None = None,
-    windows: Windows | None = None,
+    marks: Marks = NO_MARKS,
 ) -> TrainBatches:
-    """Batches to train on `rows`: sampled, augmented; soft positives and cells of `lesions` in the labels.
+    """Batches to train on `rows`: sampled, augmented; soft positives and cells of lesion maps in the labels.
 
     Raises:
         UsageError: the augmentation cannot be read, or balance is asked of one class.
@@ -295,7 +290,7 @@ def train_batches(
         dataset.rows, labels, rows, config.data, seed=optimization.seed, epochs=optimization.epochs
     )
     augmenter = Augmenter.named(config.data.augment)
-    return TrainBatches(dataset, labels, order, augmenter, workers, lesions, windows)
+    return TrainBatches(dataset, labels, order, augmenter, workers, marks)
 
 
 def evaluation_batches(
@@ -304,10 +299,10 @@ def evaluation_batches(
     rows: Rows,
     config: DataConfig,
     workers: int = 0,
-    windows: Windows | None = None,
+    marks: Marks = NO_MARKS,
 ) -> EvaluationBatches:
     """Batches to evaluate `rows` on. Of a breast with more views than a bag holds the first are taken."""
-    return EvaluationBatches(dataset, labels, rows, config, workers, windows)
+    return EvaluationBatches(dataset, labels, rows, config, workers, marks)
 
 
 def seed_of(seed: int, epoch: int, place: int) -> int:

@@ -207,11 +207,6 @@ class LesionMaps:
         """Positive images with a box."""
         return sum(bool(places) for places in self.places)
 
-    @property
-    def unmarked(self) -> int:
-        """Images of which nothing is known: unknown target, or positive without a box."""
-        return sum(places is None for places in self.places)
-
     def known(self, labels: Labels) -> Labels:
         """The labels without those of rows whose lesions nobody has marked."""
         values = labels.values.copy()

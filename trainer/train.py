@@ -61,7 +61,7 @@ from trainer.runfolder import (
     write_json,
 )
 from trainer.targets import Labels, labels_of
-from trainer.windows import Windows, lesions_of, shown_size, windows_of
+from trainer.windows import Marks, lesions_of, shown_size, windows_of
 
 if TYPE_CHECKING:
     import keras
@@ -101,10 +101,7 @@ class FoldJob:
     run: RunFolder
     dataset: Dataset
     labels: Labels
-    lesions: LesionMaps | None
-    """Where the lesions are, if that is to be learned."""
-    windows: Windows | None
-    """What part of each image is shown; None: all of it."""
+    marks: Marks
     split: Split
     config: TrainConfig
     execution: ExecutionConfig
@@ -145,8 +142,8 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
             write_environment(run, execution, devices, config.optimization.backend)
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
-            windows = windows_of(dataset, lesions, config, one)
-            job = FoldJob(run, dataset, labels, lesions, windows, one, config, execution, devices)
+            marked = Marks(lesions, windows_of(dataset, lesions, config, one))
+            job = FoldJob(run, dataset, labels, marked, one, config, execution, devices)
             with contextlib.closing(FoldTraining(job, report, interrupts)) as training:
                 run.finish(one.fold, training.run())
             run.finish_run()
@@ -162,10 +159,10 @@ class FoldTraining:
         data, workers = job.config.data, job.execution.data_workers
         self.folder = job.run.fold(job.split.fold)
         self.batches: TrainBatches = train_batches(
-            job.dataset, job.labels, job.split.train, job.config, workers, job.lesions, job.windows
+            job.dataset, job.labels, job.split.train, job.config, workers, job.marks
         )
         self.validation: EvaluationBatches = evaluation_batches(
-            job.dataset, job.labels, job.split.validation, data, workers, job.windows
+            job.dataset, job.labels, job.split.validation, data, workers, job.marks
         )
         self.checkpoints = Checkpoints(self.folder / "checkpoint")
         self.logs: tuple[Log, ...] = logs_of(self.folder, job.config, job.execution, report.note)
@@ -362,7 +359,7 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
     def build_model() -> keras.Model:
         size, data = shown_size(dataset, config), config.data
         model = build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
-        return model if job.lesions is None else with_lesion_map(model)
+        return model if job.marks.lesions is None else with_lesion_map(model)
 
     recipe = Recipe(
         build=build_model,

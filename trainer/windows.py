@@ -85,6 +85,19 @@ class Windows:
         return slice(row, row + self.size), slice(column, column + self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What batches take from lesion boxes."""
+
+    lesions: LesionMaps | None = None
+    """Where the lesions are, if that is to be learned."""
+    windows: Windows | None = None
+    """What part of each image is shown; None: all of it."""
+
+
+NO_MARKS = Marks()
+
+
 def lesions_of(dataset: Dataset, labels: Labels, config: TrainConfig) -> LesionMaps | None:
     """The lesion maps that --lesions asks for, on the grid of the model's features.
 

@@ -32,7 +32,7 @@ from trainer.lesions import Box, Footprint, LesionMaps, LesionTable, footprint, 
 from trainer.losses import LossSpec, per_example
 from trainer.models.backbones import make_backbone
 from trainer.targets import Labels, labels_of
-from trainer.windows import Windows
+from trainer.windows import Marks, Windows
 
 PHANTOM = "patient_id,image_id,kind,row,column,rows,columns,malignant\n"
 ROW = InstanceRow(
@@ -123,7 +123,7 @@ def test_maps_know_what_nobody_knows() -> None:
     table = LesionTable({("p", name): (Box(180, 56, 40, 24),) for name in "abd"})
     maps = lesion_maps(rows, some_labels(1, 0, 1, np.nan), table, (4, 2))
     assert maps.places == ((Footprint(14, 2, 19, 5),), (), None, None)
-    assert (maps.marked, maps.unmarked) == (1, 2)
+    assert (maps.marked, maps.places.count(None)) == (1, 2)
     assert maps.cells(1, maps.mask(1, (64, 32))).tolist() == [[0, 0]] * 4
     assert np.isnan(maps.cells(2, maps.mask(2, (64, 32)))).all()
     with pytest.raises(UsageError, match="no box of a positive image"):
@@ -186,7 +186,7 @@ def test_batches_hold_the_cells_behind_the_labels(dataset: Dataset, tmp_path: Pa
     maps = lesion_maps(dataset.rows, labels, table, (2, 1))
     train = split(dataset, labels, 0).train
     plain = train_batches(dataset, labels, train, config, 1)
-    ours = [train_batches(dataset, labels, train, config, workers, maps) for workers in (1, 3)]
+    ours = [train_batches(dataset, labels, train, config, workers, Marks(maps)) for workers in (1, 3)]
     views = 1 if bags is BagPooling.NONE else 3
     for epoch in (0, 1):
         for one, other, without in zip(*(each.iterate(epoch) for each in (*ours, plain)), strict=True):
