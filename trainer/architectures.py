@@ -86,7 +86,7 @@ def _of(family: Family, application: str, parameters: int, file: str, digest: st
 
 
 _TABLE = (
-    Architecture("resnet_tiny", Family.RESNET, "", 267_672, "", ""),
+    Architecture("resnet_tiny", Family.RESNET, "", 646_719, "", ""),
     _of(
         Family.CONVNEXT,
         "ConvNeXtTiny",

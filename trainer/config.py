@@ -63,6 +63,8 @@ class Pooling(StrEnum):
     """Generalised mean, with a trained exponent (Radenović et al., TPAMI 2019)."""
     MAX = "max"
     AVG = "avg"
+    TOP = "top"
+    """None: each cell gets logits, and the image's are the means of the highest (Shen et al., MedIA 2021)."""
 
 
 class BagPooling(StrEnum):
@@ -139,7 +141,10 @@ class ModelConfig(_Frozen):
     weights: str = Field("imagenet", description="imagenet, none, or a weights file.")
     head_blocks: int = Field(1, ge=0, le=4, description="Residual blocks over the backbone's features.")
     head_filters: int = Field(256, ge=8, le=2048, description="Filters of the head's convolutions.")
-    pooling: Pooling = Field(Pooling.GEM, description="How the feature map becomes a vector.")
+    pooling: Pooling = Field(
+        Pooling.GEM,
+        description="How an image's cells become one: by their features, or top: logits.",
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the last layer.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth at the deepest block.")
     auxiliary: tuple[str, ...] = Field((), description="Label columns or view that extra heads learn.")

@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.errors import UsageError
 from preprocess.failures import describe
@@ -30,6 +31,8 @@ from trainer.targets import Labels, Rule
 
 MALIGNANT = "malignant==1"
 """The rule for tables that have a column `malignant`; of others every row counts."""
+CORE, AROUND = 0.6, 1.3
+"""Ellipses that surely are lesion, and outside of which there surely is none: their axes by the box's."""
 _PLACED = ("row", "column", "rows", "columns")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _TRUE = {"true": "1", "false": "0"}
@@ -219,25 +222,32 @@ class LesionMaps:
         return hashlib.sha256(json.dumps([self.grid, places]).encode()).hexdigest()
 
     def mask(self, row: int, shape: tuple[int, int]) -> Mask | None:
-        """1 inside the lesions of `row` in an image of `shape`; None where there is none to draw."""
+        """The lesions of `row` in an image of `shape`: 1 in the core of each, 2 around it, 0 elsewhere.
+
+        None where there is none to draw. Cores and what is around them are ellipses about the boxes' middles.
+        """
         places = self.places[row]
         if not places:
             return None
         mask = np.zeros(shape, np.uint8)
-        for place in places:
-            mask[place.top : place.bottom, place.left : place.right] = 1
+        for reach, value in ((AROUND, 2), (CORE, 1)):
+            for place in places:
+                _draw(mask, place, reach, value)
         return mask
 
     def cells(self, row: int, mask: Mask | None) -> Floats:
         """The map (h, w) in [0, 1] of what is left of the mask after augmentation; NaN where unknown.
 
-        A cell is the share of it that lesions cover, by the largest share: a lesion smaller than a cell is
-        one cell of 1. A lesion that augmentation has moved out of the picture is none.
+        A cell is the share of it that cores cover, by the largest share: a lesion smaller than a cell is one
+        cell of 1. Of the cells that a lesion touches those with less than half the largest share are unknown:
+        where a lesion ends, a box does not say. One that augmentation has moved out of the picture is none.
         """
         if mask is None:
             return np.full(self.grid, np.nan if self.places[row] is None else 0, np.float32)
-        shares = _block_means(mask, self.grid)
-        return np.asarray(shares / max(float(shares.max()), 1e-6), np.float32)
+        shares = _block_means(mask == 1, self.grid)
+        cells = np.asarray(shares / max(float(shares.max()), 1e-6), np.float32)
+        cells[(cells < 0.5) & (_block_means(mask > 0, self.grid) > 0)] = np.nan
+        return cells
 
 
 def lesion_maps(
@@ -259,7 +269,17 @@ def lesion_maps(
     return maps
 
 
-def _block_means(mask: Mask, grid: tuple[int, int]) -> Floats:
+def _draw(mask: Mask, place: Footprint, reach: float, value: int) -> None:
+    """Fill an ellipse whose axes are `reach` times the box's, and at least two pixels."""
+    square: npt.NDArray[np.float64] = np.zeros((1, 1))
+    for axis, (low, high) in enumerate(((place.top, place.bottom), (place.left, place.right))):
+        middles = np.arange(mask.shape[axis]) + 0.5
+        offsets = (middles - (low + high) / 2) / max(reach * (high - low) / 2, 1.0)
+        square = square + np.expand_dims(offsets**2, 1 - axis)
+    mask[square <= 1] = value
+
+
+def _block_means(mask: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Floats:
     """Means over h × w blocks, whose borders are the nearest pixels to equal shares."""
     means = mask.astype(np.float32)
     for axis, count in enumerate(grid):

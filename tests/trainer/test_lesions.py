@@ -24,7 +24,7 @@ from trainer import models
 from trainer.architectures import architecture_of, architectures
 from trainer.augment import Augmenter
 from trainer.cli import main
-from trainer.config import BagPooling, DataConfig, ModelConfig, OptimizationConfig, TrainConfig
+from trainer.config import BagPooling, DataConfig, ModelConfig, OptimizationConfig, Pooling, TrainConfig
 from trainer.data import train_batches
 from trainer.dataset import Dataset, open_dataset
 from trainer.folds import split
@@ -131,13 +131,31 @@ def test_maps_know_what_nobody_knows() -> None:
     assert maps.sha256() != lesion_maps(rows, some_labels(1, 1, 1, 0), table, (4, 2)).sha256()
 
 
-def test_cells_are_shares_by_the_largest() -> None:
-    maps = LesionMaps((4, 2), ((Footprint(14, 2, 18, 5),), (Footprint(0, 0, 0, 0),)))
+def test_masks_are_ellipses_about_the_middle() -> None:
+    maps = LesionMaps((4, 2), ((Footprint(20, 4, 30, 24), Footprint(50, 9, 51, 10)), ()))
     mask = maps.mask(0, (64, 32))
     assert mask is not None
-    assert mask.sum() == 12
-    # Two rows of it lie in the first cell, two in the second: equal shares.
+    down, right = np.mgrid[:64, :32] + 0.5
+    reach = np.hypot((down - 25) / 5, (right - 14) / 10)
+    large = np.s_[:40]
+    np.testing.assert_array_equal(mask[large], np.where(reach <= 0.6, 1, np.where(reach <= 1.3, 2, 0))[large])
+    assert mask[50, 9] == 1, "a speck of one pixel is a lesion too"
+    assert (mask[40:] == 1).sum() <= 9
+    assert maps.mask(1, (64, 32)) is None
+
+
+def test_cells_are_shares_by_the_largest_and_unknown_at_the_edge() -> None:
+    maps = LesionMaps((4, 2), ((Footprint(0, 0, 1, 1),), ()))
+    mask = np.zeros((64, 32), np.uint8)
+    mask[14:18, 2:5] = 1  # two rows of it lie in the first cell, two in the second: equal shares
     np.testing.assert_array_equal(maps.cells(0, mask), [[1, 0], [1, 0], [0, 0], [0, 0]])
+    mask[32:36, 2:3] = 1  # four pixels are more than half of six
+    mask[10:20, 14:20] = 2  # around a lesion
+    mask[14:18, 2:5] = 1
+    unknown = np.nan
+    np.testing.assert_allclose(maps.cells(0, mask), [[1, unknown], [1, unknown], [4 / 6, 0], [0, 0]])
+    mask[35, 2] = mask[34, 2] = 0
+    np.testing.assert_array_equal(maps.cells(0, mask)[2], [unknown, 0])
     one = np.zeros((64, 32), np.uint8)
     one[63, 31] = 1
     assert maps.cells(0, one).ravel().tolist() == [0] * 7 + [1]
@@ -200,7 +218,8 @@ def test_batches_hold_the_cells_behind_the_labels(dataset: Dataset, tmp_path: Pa
             assert (np.nanmax(cells[ill], axis=(1, 2)) > 0).all()
             assert not np.nan_to_num(cells[~ill]).any()
             assert np.isnan(cells[rows == -1]).all()
-            assert not np.isnan(cells[rows != -1]).any()
+            assert not np.isnan(cells[rows != -1]).all(axis=-1).any()
+            assert not np.isnan(cells[~ill][rows[~ill] != -1]).any(), "without a lesion all is known"
 
 
 def test_the_loss_by_hand() -> None:
@@ -250,6 +269,17 @@ def test_a_map_changes_no_logit_and_comes_off_again(bags: BagPooling) -> None:
     np.testing.assert_array_equal(np.asarray(bare(images)), found[:, :1])
     assert [weight.path for weight in bare.weights] == [weight.path for weight in model.weights]
     assert models.without_lesion_map(model) is model
+
+
+def test_with_pooling_top_the_map_is_what_the_image_is_judged_by() -> None:
+    config = ModelConfig(model="resnet_tiny", weights="none", head_blocks=0, pooling=Pooling.TOP)
+    model = models.build(config, (80, 48))
+    both = models.with_lesion_map(model)
+    found = np.asarray(both(np.random.default_rng(0).random((2, 80, 48, 1), np.float32)))
+    assert found.shape == (2, 1 + 5 * 3)
+    np.testing.assert_allclose(found[:, 0], np.sort(found[:, 1:])[:, -4:].mean(axis=1), rtol=1e-6)
+    assert [weight.path for weight in both.weights] == [weight.path for weight in model.weights]
+    assert models.without_lesion_map(both).output_shape == (None, 1)
 
 
 @pytest.fixture(scope="module")

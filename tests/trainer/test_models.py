@@ -23,6 +23,7 @@ from trainer.config import BagPooling, ModelConfig, OptimizationConfig, Pooling
 from trainer.export import Format, export_run
 from trainer.losses import LossSpec, total_loss
 from trainer.models.backbones import make_backbone
+from trainer.models.layers import Maxima, StandardisedConv2D, TopCells
 from trainer.optimizers import make_optimizer
 from trainer.records import AuxiliaryHead
 
@@ -75,7 +76,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A run's folder with one stepped model, its pictures and its logits; it is forgotten afterwards."""
     keras.utils.set_random_seed(3)
     folder = tmp_path_factory.mktemp(request.param)
-    model = models.build(config(request.param, drop_path=0.1), SIZE, HEADS)
+    pooling = Pooling.TOP if request.param == "resnet_tiny" else Pooling.GEM
+    model = models.build(config(request.param, drop_path=0.1, pooling=pooling), SIZE, HEADS)
     damp(model)
     images = pictures(2, *SIZE)
     assert np.isfinite(after_a_step(model, images))
@@ -142,6 +144,68 @@ def test_drop_path_grows_with_depth_on_every_family() -> None:
         assert 0.25 < rates[-1] <= 0.3 + 1e-9, name
         shapes = {layer.noise_shape for layer in layers if isinstance(layer, keras.layers.Dropout)}
         assert shapes == {(None, 1, 1, 1)}, name
+
+
+def test_what_resnet_tiny_sees_in_a_place_depends_on_what_is_near() -> None:
+    """No norm looks at the whole picture: features of a window are those of the image, but for its border."""
+    backbone = make_backbone(models.architecture_of("resnet_tiny"), (640, 640), 1, 0.0)
+    part = make_backbone(models.architecture_of("resnet_tiny"), (480, 480), 1, 0.0)
+    part.set_weights(backbone.get_weights())
+    image = np.random.default_rng(0).normal(size=(1, 640, 640, 1)).astype(np.float32)
+    whole, window = np.asarray(backbone(image)), np.asarray(part(image[:, 160:, 160:]))
+    border = 12  # cells
+    inner = np.s_[:, border:-border, border:-border]
+    np.testing.assert_allclose(window[inner], whole[:, 10:, 10:][inner], rtol=1e-4, atol=1e-4)
+    brighter = np.asarray(backbone(np.pad(image[:, :-32], ((0, 0), (0, 32), (0, 0), (0, 0)))))
+    np.testing.assert_allclose(brighter[:, :20], whole[:, :20], rtol=1e-4, atol=1e-4)
+    assert np.abs(brighter[:, -2:] - whole[:, -2:]).max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (7, 5)])
+def test_maxima_are_the_same_on_every_backend(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = np.random.default_rng(0).random((2, *shape, 3), np.float32)
+    layer = Maxima()
+    native = np.asarray(layer(features))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    np.testing.assert_array_equal(native, np.asarray(layer.call(keras.ops.convert_to_tensor(features))))
+    assert native.shape == layer.compute_output_shape(features.shape)
+    assert native[0, 0, 0, 0] == features[0, :2, :2, 0].max()
+    assert (
+        native[1, -1, -1, 2] == features[1, 2 * ((shape[0] - 1) // 2) :, 2 * ((shape[1] - 1) // 2) :, 2].max()
+    )
+
+
+def test_standardised_kernels_do_not_know_their_scale() -> None:
+    layer = StandardisedConv2D(4, 3, 2, gain=1.5)
+    features = pictures(2, 9, 8)
+    before = np.asarray(layer(features))
+    kernel = np.asarray(layer.kernel)
+    assert before.shape == layer.compute_output_shape((2, 9, 8, 1)) == (2, 5, 4, 4)
+    layer.kernel.assign(7 * kernel + 3)
+    np.testing.assert_allclose(np.asarray(layer(features)), before, rtol=1e-4, atol=1e-5)
+    centred = (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) * 3) * 1.5
+    expected = np.asarray(keras.ops.conv(features, centred, 2, padding="same"))
+    np.testing.assert_allclose(before, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_top_is_the_mean_of_the_highest_cells() -> None:
+    cells = np.random.default_rng(0).normal(size=(2, 3, 4, 2)).astype(np.float32)
+    found = np.asarray(TopCells(4)(cells))
+    expected = np.sort(cells.reshape(2, 12, 2), axis=1)[:, -4:].mean(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    few = np.asarray(TopCells(100)(cells))
+    np.testing.assert_allclose(few, cells.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_top_has_no_vectors_for_attention() -> None:
+    top = config("resnet_tiny", pooling=Pooling.TOP, head_blocks=0)
+    with pytest.raises(UsageError, match="--bags attention"):
+        models.build(top, (32, 32), (), BagPooling.ATTENTION, 2)
+    model = models.build(top, (48, 32), HEADS, BagPooling.MAX, 2)
+    assert model.output_shape == (None, 6)
+    assert (np.asarray(model(pictures(3, 96, 32).reshape(3, 2, 48, 32, 1)))[:, 0] < -2).all()
 
 
 @pytest.mark.parametrize("pooling", Pooling)

@@ -15,10 +15,11 @@ from keras.src.utils import file_utils
 from preprocess.errors import UsageError
 from trainer import models
 from trainer.architectures import Architecture, architecture_of, architectures
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, Pooling
 from trainer.models.backbones import application
 from trainer.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, make_front
 from trainer.models.weights import WeightsFile, WeightsRecord, open_weights, weights_folder
+from trainer.records import AuxiliaryHead
 
 SIZE = (64, 48)
 FAMILIES = ("convnext_tiny", "efficientnet_b0", "efficientnetv2_b0", "efficientnetv2_s")
@@ -145,6 +146,24 @@ def test_an_earlier_runs_backbone_is_taken_over(tmp_path: Path) -> None:
     assert record.file == "first.keras"
     assert record.sha256 == hashlib.sha256((tmp_path / "first.keras").read_bytes()).hexdigest()
     assert models.weights_record(config) == WeightsRecord("none")
+
+
+@pytest.mark.parametrize("pooling", [Pooling.TOP, Pooling.GEM])
+def test_the_same_head_is_taken_over_too(pooling: Pooling, tmp_path: Path) -> None:
+    config = ModelConfig(model="resnet_tiny", weights="none", head_filters=16, pooling=pooling)
+    heads = (AuxiliaryHead("density", ("A", "B")),)
+    first = models.build(config, (32, 32), heads)
+    models.save(first, tmp_path / "first.keras")
+    again = config.model_copy(update={"weights": str(tmp_path / "first.keras")})
+    windows = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+    np.testing.assert_array_equal(
+        np.asarray(models.build(again, (32, 32), heads)(windows)), np.asarray(first(windows))
+    )
+    larger = models.build(again, (96, 64), heads)
+    for ours, theirs in zip(larger.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    other = models.build(again, (32, 32), (AuxiliaryHead("density", ("A", "C")),))
+    assert (np.asarray(other(windows)) != np.asarray(first(windows))).any(), "its columns mean something else"
 
 
 def small(content: bytes) -> Architecture:

@@ -50,6 +50,17 @@ class Front:
 
     normalise: Normalise
     backbone: keras.Model
+    head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What follows the backbone in a model that an earlier run saved."""
+
+    arrays: dict[str, Arrays]
+    """Weights of its layers, by name."""
+    columns: object
+    """What its logits mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class _Donation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     arrays: Arrays
+    head: Head | None = None
 
 
 def make_front(
@@ -90,7 +102,27 @@ def make_front(
     if shapes != [array.shape for array in donation.arrays]:
         raise UsageError(f"{file.path}: these are not weights of {architecture.name}")
     backbone.set_weights(donation.arrays)
-    return Front(Normalise(donation.mean, donation.std, name="normalise"), backbone)
+    return Front(Normalise(donation.mean, donation.std, name="normalise"), backbone, donation.head)
+
+
+def take_head(model: keras.Model, head: Head | None) -> None:
+    """Fill what follows the backbone, if `model` has the very same layers and columns there; else nothing."""
+    ours = _head_of(model)
+    if head is None or ours.columns != head.columns or ours.arrays.keys() != head.arrays.keys():
+        return
+    pairs = [(ours.arrays[name], head.arrays[name]) for name in ours.arrays]
+    if all([a.shape for a in one] == [a.shape for a in other] for one, other in pairs):
+        for name, arrays in head.arrays.items():
+            model.get_layer(name).set_weights(arrays)
+
+
+def _head_of(model: keras.Model) -> Head:
+    arrays = {
+        layer.name: list(layer.get_weights())
+        for layer in model.layers
+        if layer.weights and layer.name != "backbone"
+    }
+    return Head(arrays, model.get_layer("logits").heads)
 
 
 def _read(architecture: Architecture, file: WeightsFile) -> _Donation:
@@ -113,12 +145,11 @@ def _reader(architecture: Architecture, file: WeightsFile) -> Callable[[], _Dona
 
 
 def _from_run(file: WeightsFile) -> _Donation:
-    """The backbone of a model that an earlier run saved."""
+    """A model that an earlier run saved."""
     model = keras.saving.load_model(file.path, compile=False)
     normalise = model.get_layer("normalise")
-    return _Donation(
-        tuple(normalise.mean), tuple(normalise.std), list(model.get_layer("backbone").get_weights())
-    )
+    backbone = list(model.get_layer("backbone").get_weights())
+    return _Donation(tuple(normalise.mean), tuple(normalise.std), backbone, _head_of(model))
 
 
 def _from_keras(architecture: Architecture, file: WeightsFile) -> _Donation:
