@@ -20,8 +20,8 @@ from trainer.records import Floats
 if TYPE_CHECKING:
     import keras
 
-FEATURES = "features"
-"""Name of the model's last layer that has rows and columns (`trainer.models.head`)."""
+FEATURES, CELLS = "features", "head_cells"
+"""Names of the model's last layers that have rows and columns (`trainer.models.head`)."""
 
 PATH_STEPS = 32
 _PATH_BATCH = 8
@@ -34,6 +34,8 @@ class Method(StrEnum):
     """Feature maps weighted by their mean gradients (Selvaraju et al., ICCV 2017); the positive part."""
     INTEGRATED_GRADIENTS = "integrated_gradients"
     """Gradients along the straight path from a black image (Sundararajan et al., ICML 2017)."""
+    CELLS = "cells"
+    """Of pooling `top`: what each cell is taken for by itself, which is all that the image is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Attribution:
     """A map and what it explains."""
 
     map: Floats = field(repr=False)
-    """(H, W). Grad-CAM: not negative. Integrated gradients: signed, in sum about logit − logit of black."""
+    """(H, W). Grad-CAM: not negative. Cells: probabilities. Integrated gradients: signed, in sum about the
+    logit − that of black."""
     logit: float
 
 
@@ -59,17 +62,27 @@ class Explainer:
             raise UsageError("the model has no layer named features: it is none of bcd-train") from None
         self._before = keras.Model(model.inputs[0], features)
         self._after = None if self._views else keras.Model(features, model.outputs[0])
+        has_cells = any(layer.name == CELLS for layer in model.layers)
+        self._cells = keras.Model(model.inputs[0], model.get_layer(CELLS).output) if has_cells else None
 
-    def explain(self, image: Floats, method: Method = Method.GRADCAM) -> Attribution:
+    @property
+    def usual(self) -> Method:
+        """Cells where the model has them, else Grad-CAM."""
+        return Method.GRADCAM if self._cells is None else Method.CELLS
+
+    def explain(self, image: Floats, method: Method) -> Attribution:
         """Explain the target's logit.
 
         image: (H, W) float32 in [0, 1]. A model of breasts sees it as a breast's only view.
 
         Raises:
-            UsageError: Grad-CAM of a model of breasts, whose pooling lies between features and views.
+            UsageError: cells of a model that has none; Grad-CAM of a model of breasts, whose pooling lies
+                between features and views.
         """
         batch = self._batch(image)
         logit = float(np.asarray(self._model(batch, training=False))[0, 0])
+        if method is Method.CELLS:
+            return Attribution(self._map_of_cells(batch, image.shape), logit)
         if method is Method.INTEGRATED_GRADIENTS:
             return Attribution(self._path(batch), logit)
         return Attribution(self._gradcam(batch, image.shape), logit)
@@ -91,6 +104,12 @@ class Explainer:
         weights = slopes.mean(axis=(1, 2), keepdims=True)
         coarse = np.maximum((weights * features).sum(axis=-1)[0], 0)
         return enlarge(coarse, (size[0], size[1]))
+
+    def _map_of_cells(self, batch: Floats, size: tuple[int, ...]) -> Floats:
+        if self._cells is None:
+            raise UsageError("only models with --pooling top have cells; use another --method")
+        coarse = np.asarray(self._cells(batch, training=False), np.float32)[0, :, :, 0]
+        return enlarge((1 / (1 + np.exp(-coarse))).astype(np.float32), (size[0], size[1]))
 
     def _path(self, batch: Floats) -> Floats:
         total = np.zeros_like(batch)

@@ -154,8 +154,8 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
 @_RUN
 @click.argument("inputs", nargs=-1, metavar="INPUT...", required=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
-@click.option("--method", type=click.Choice(["gradcam", "integrated_gradients"]), default="gradcam",
-              show_default=True, help="How the map is made.")  # fmt: skip
+@click.option("--method", type=click.Choice(["cells", "gradcam", "integrated_gradients"]),
+              help="How the map is made.  [default: cells if --pooling is top, else gradcam]")  # fmt: skip
 @click.option("--dicom", is_flag=True, help="Also write DICOM Secondary Captures.")
 @click.option("--lesions", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="True lesion boxes (docs/training-data.md): count maps that peak in one.")  # fmt: skip
@@ -174,11 +174,11 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
     from trainer.explain import Request
     from trainer.explain import explain as run_explanation
 
-    lesions, rule, limit = how["lesions"], how["lesion_rule"], how["limit"]
+    lesions, rule, limit, method = (how[name] for name in ("lesions", "lesion_rule", "limit", "method"))
     request = Request(
         inputs=inputs,
         out=out,
-        method=Method(str(how["method"])),
+        method=Method(method) if isinstance(method, str) else None,
         layout=str(how["layout"]),
         limit=limit if isinstance(limit, int) else None,
         dicom=bool(how["dicom"]),

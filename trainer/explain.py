@@ -45,7 +45,8 @@ class Request:
 
     inputs: tuple[str, ...]
     out: Path
-    method: Method = Method.GRADCAM
+    method: Method | None = None
+    """None: cells where the run's models have them, else Grad-CAM."""
     layout: str = "auto"
     limit: int | None = None
     dicom: bool = False
@@ -101,12 +102,13 @@ def explain(run: Run, request: Request) -> Answer:
     table = LesionTable() if request.lesions is None else read_lesions(request.lesions, request.lesion_rule)
     sources = discover(request.inputs, None, request.layout).sources[: request.limit]
     explainers = [Explainer(run.model(fold)) for fold in run.folds]
+    method = request.method or explainers[0].usual
     request.out.mkdir(parents=True, exist_ok=True)
     done = []
     for source in sources:
-        explanation, trace = _explained(run, explainers, source, request.method, table)
+        explanation, trace = _explained(run, explainers, source, method, table)
         if explanation.prepared is not None:
-            _write(explanation, trace, request)
+            _write(explanation, trace, request, method)
         done.append(_light(explanation))
     _write_table(done, request.out / "explanations.csv")
     return _answer(done)
@@ -139,7 +141,7 @@ def _mean_map(found: Sequence[Attribution]) -> Floats:
     return np.asarray(np.mean(scaled, axis=0), np.float32)
 
 
-def _write(explanation: Explanation, trace: pipeline.Trace, request: Request) -> None:
+def _write(explanation: Explanation, trace: pipeline.Trace, request: Request, method: Method) -> None:
     assert explanation.map is not None
     assert explanation.prepared is not None
     assert trace.coarse is not None
@@ -151,7 +153,7 @@ def _write(explanation: Explanation, trace: pipeline.Trace, request: Request) ->
     write_atomically(request.out / f"{name}.png", png.getvalue())
     write_atomically(request.out / f"{name}.npy", array.getvalue())
     if request.dicom:
-        words = f"{request.method.value} of P = {explanation.probability:.4f}"
+        words = f"{method.value} of P = {explanation.probability:.4f}"
         instance = explanation.prepared.mammogram.instance
         write_atomically(request.out / f"{name}.dcm", secondary_capture(picture, instance, words))
 

@@ -15,6 +15,7 @@ from preprocess.errors import DatasetDamaged, UsageError
 from trainer import report_cases as cases
 from trainer import report_tables as tables
 from trainer.augment import Augmenter
+from trainer.config import Pooling
 from trainer.contact import contact_sheet
 from trainer.curves import Curve, Line, history
 from trainer.dataset import Dataset, open_dataset
@@ -59,6 +60,7 @@ def render_page(run: Run, evaluation: Evaluation) -> str:
         folds=tables.fold_table(run),
         training=_training(run),
         cases=cases.groups(run, dataset, evaluation.predictions),
+        how_explained="its cells" if run.config.model.pooling is Pooling.TOP else "Grad-CAM",
         slices=tables.slice_table(found),
         augmented=_augmented(run, dataset),
         augmentation=run.config.data.augment,

@@ -83,7 +83,8 @@ def _case(
     if len(run.model(fold).input_shape) == 4:  # of a model of breasts there is no Grad-CAM
         if fold not in explainers:
             explainers[fold] = Explainer(run.model(fold))
-        picture = blend(gray, explainers[fold].explain(gray).map)
+        explainer = explainers[fold]
+        picture = blend(gray, explainer.explain(gray, explainer.usual).map)
     parts = (held.patient_id[place], held.laterality[place], held.view[place])
     title = " ".join(str(part) for part in parts if part)
     return Case(title, f"{held.probability[place]:.3f}", data_uri(_small(picture)))

@@ -9,7 +9,7 @@ import pytest
 
 from preprocess.errors import UsageError
 from trainer.attribution import Explainer, Method, enlarge
-from trainer.config import BagPooling, ModelConfig
+from trainer.config import BagPooling, ModelConfig, Pooling
 from trainer.models import build
 
 SIZE = (64, 48)
@@ -47,7 +47,7 @@ def test_gradcam_of_a_known_model_is_the_weighted_feature_map() -> None:
     mean = keras.layers.GlobalAveragePooling2D()(features)
     logits = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(3.0))(mean)
     seen = Explainer(keras.Model(images, logits)).explain(
-        np.linspace(0, 1, 48, dtype=np.float32).reshape(8, 6)
+        np.linspace(0, 1, 48, dtype=np.float32).reshape(8, 6), Method.GRADCAM
     )
     expected = 3 / 48 * np.linspace(0, 1, 48).reshape(8, 6)
     np.testing.assert_allclose(seen.map, expected, atol=1e-6)
@@ -63,6 +63,27 @@ def test_a_model_of_breasts_is_explained_by_its_pixels_only() -> None:
     assert bags.explain(picture(), Method.INTEGRATED_GRADIENTS).map.shape == SIZE
     with pytest.raises(UsageError, match="integrated_gradients"):
         bags.explain(picture(), Method.GRADCAM)
+
+
+def test_cells_are_what_the_image_is_judged_by() -> None:
+    import keras
+
+    keras.utils.set_random_seed(5)
+    config = ModelConfig(model="resnet_tiny", weights="none", head_blocks=0, pooling=Pooling.TOP)
+    one = Explainer(build(config, (96, 64)))
+    image = np.random.default_rng(0).random((96, 64), np.float32)
+    seen = one.explain(image, one.usual)
+    assert one.usual is Method.CELLS
+    middles = seen.map.reshape(6, 16, 4, 16)[:, 7:9, :, 7:9].mean(axis=(1, 3))  # of cells of 16 pixels
+    logits = np.sort(np.log(middles / (1 - middles)).ravel())
+    assert seen.logit == pytest.approx(logits[-4:].mean(), abs=0.05)
+    assert 0 < seen.map.min() < seen.map.max() < 1
+    bags = Explainer(build(config, (96, 64), bags=BagPooling.MAX, views=2))
+    assert bags.explain(image, Method.CELLS).map.shape == (96, 64)
+    other = Explainer(build(config.model_copy(update={"pooling": Pooling.MAX}), (96, 64)))
+    assert other.usual is Method.GRADCAM
+    with pytest.raises(UsageError, match="--pooling top"):
+        other.explain(image, Method.CELLS)
 
 
 def test_another_program_s_model_is_refused() -> None:
