@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from preprocess.errors import UsageError
 from trainer.backends.gradients import gradient
+from trainer.inference import sigmoid
 from trainer.records import Floats
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Explainer:
         if self._cells is None:
             raise UsageError("only models with --pooling top have cells; use another --method")
         coarse = np.asarray(self._cells(batch, training=False), np.float32)[0, :, :, 0]
-        return enlarge((1 / (1 + np.exp(-coarse))).astype(np.float32), (size[0], size[1]))
+        return enlarge(sigmoid(coarse).astype(np.float32), (size[0], size[1]))
 
     def _path(self, batch: Floats) -> Floats:
         total = np.zeros_like(batch)
