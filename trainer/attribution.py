@@ -38,6 +38,11 @@ class Method(StrEnum):
     CELLS = "cells"
     """Of pooling `top`: what each cell is taken for by itself, which is all that the image is judged by."""
 
+    @property
+    def opaque(self) -> float | None:
+        """The value that a picture shows in full: of probabilities 1; None: each map's own largest."""
+        return 1.0 if self is Method.CELLS else None
+
 
 @dataclass(frozen=True, slots=True)
 class Attribution:

@@ -128,16 +128,19 @@ def _explained(
     picture = (prepared.pixels / np.float32((1 << prepared.bits) - 1)).astype(np.float32)
     found = [explainer.explain(picture, method) for explainer in explainers]
     image = prepared.mammogram.instance.image
-    heat = to_original(_mean_map(found), prepared.geometry, (image.rows, image.columns))
+    heat = to_original(_mean_map(found, method), prepared.geometry, (image.rows, image.columns))
     identity = prepared.mammogram.instance.identity
     lesions = table.of(identity.patient_id, identity.image_id)
     probability = float(np.mean([sigmoid(np.array([one.logit]))[0] for one in found]))
     return Explanation(source, prepared, None, probability, heat, lesions), trace
 
 
-def _mean_map(found: Sequence[Attribution]) -> Floats:
-    """The mean over models, each scaled to its own largest value so that none speaks for all."""
-    scaled = [one.map / (np.abs(one.map).max() or 1) for one in found]
+def _mean_map(found: Sequence[Attribution], method: Method) -> Floats:
+    """The mean over models, each scaled to its own largest value so that none speaks for all.
+
+    Probabilities are averaged as they are.
+    """
+    scaled = [one.map / (method.opaque or np.abs(one.map).max() or 1) for one in found]
     return np.asarray(np.mean(scaled, axis=0), np.float32)
 
 
@@ -146,7 +149,7 @@ def _write(explanation: Explanation, trace: pipeline.Trace, request: Request, me
     assert explanation.prepared is not None
     assert trace.coarse is not None
     name = safe_component(explanation.source.source).replace("%2F", "+")
-    picture = overlay(trace.coarse, explanation.map)
+    picture = overlay(trace.coarse, explanation.map, method.opaque)
     png, array = io.BytesIO(), io.BytesIO()
     Image.fromarray(picture).save(png, "PNG")
     np.save(array, explanation.map.values)

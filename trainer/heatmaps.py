@@ -66,8 +66,11 @@ def to_original(prepared: Floats, geometry: Geometry, size: tuple[int, int]) -> 
     return OriginalMap(np.where(inside, values, 0).astype(np.float32), step)
 
 
-def overlay(original: Mammogram, heat: OriginalMap) -> Rgb:
-    """The original in gray under the map in colour, (r, c, 3) of the map's grid; larger is redder."""
+def overlay(original: Mammogram, heat: OriginalMap, opaque: float | None = None) -> Rgb:
+    """The original in gray under the map in colour, (r, c, 3) of the map's grid; larger is redder.
+
+    opaque: as in `blend`.
+    """
     gray = to_gray(original, heat.values.shape[0])
     down, across = (length / of for length, of in zip(gray.shape, heat.values.shape, strict=True))
     if gray.shape != heat.values.shape:
@@ -77,16 +80,19 @@ def overlay(original: Mammogram, heat: OriginalMap) -> Rgb:
             indexing="ij",
         )
         gray = ndimage.map_coordinates(gray, places, order=1, mode="nearest")
-    return blend((gray / 255).astype(np.float32), heat.values)
+    return blend((gray / 255).astype(np.float32), heat.values, opaque)
 
 
-def blend(gray: Floats, heat: Floats) -> Rgb:
-    """A gray picture (r, c) in [0, 1] under a map of the same shape; its largest absolute values are opaque.
+def blend(gray: Floats, heat: Floats, opaque: float | None = None) -> Rgb:
+    """A gray picture (r, c) in [0, 1] under a map of the same shape.
 
-    Negative values (against the target) are blue.
+    opaque: absolute value from which on the map hides the picture; None: its own largest 1 %. Negative values
+    (against the target) are blue.
     """
     size = np.abs(heat)
-    strength = np.clip(size / np.percentile(size[size > 0], OPAQUE), 0, 1) if size.any() else size
+    if opaque is None:
+        opaque = float(np.percentile(size[size > 0], OPAQUE)) if size.any() else 1.0
+    strength = np.clip(size / np.float32(opaque), 0, 1)
     warm = np.stack([np.ones_like(strength), 1 - strength, np.zeros_like(strength)], axis=-1)
     cold = np.stack([np.zeros_like(strength), 1 - strength, np.ones_like(strength)], axis=-1)
     colour = np.where((heat >= 0)[..., None], warm, cold)

@@ -84,7 +84,7 @@ def _case(
         if fold not in explainers:
             explainers[fold] = Explainer(run.model(fold))
         explainer = explainers[fold]
-        picture = blend(gray, explainer.explain(gray, explainer.usual).map)
+        picture = blend(gray, explainer.explain(gray, explainer.usual).map, explainer.usual.opaque)
     parts = (held.patient_id[place], held.laterality[place], held.view[place])
     title = " ".join(str(part) for part in parts if part)
     return Case(title, f"{held.probability[place]:.3f}", data_uri(_small(picture)))

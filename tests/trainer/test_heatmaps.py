@@ -79,3 +79,11 @@ def test_a_map_of_zeros_leaves_the_picture_alone() -> None:
 def test_a_map_of_nothing_has_no_peak() -> None:
     empty = to_original(np.zeros((256, 128), np.float32), geometry(False), (2776, 2082))
     assert empty.peak() is None
+
+
+def test_a_map_with_a_scale_of_its_own_stays_faint_where_it_is_small() -> None:
+    gray = np.full((4, 4), 0.5, np.float32)
+    faint, sure = (np.full((4, 4), value, np.float32) for value in (0.02, 1.0))
+    assert (np.abs(blend(gray, faint, 1.0).astype(int) - 128) < 10).all()
+    assert (blend(gray, sure, 1.0) == blend(gray, 3 * sure, 1.0)).all()
+    assert (blend(gray, sure, 1.0) == blend(gray, faint)).all(), "without one, the largest is opaque"
