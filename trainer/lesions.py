@@ -271,12 +271,15 @@ def lesion_maps(
 
 def _draw(mask: Mask, place: Footprint, reach: float, value: int) -> None:
     """Fill an ellipse whose axes are `reach` times the box's, and at least two pixels."""
-    square: npt.NDArray[np.float64] = np.zeros((1, 1))
-    for axis, (low, high) in enumerate(((place.top, place.bottom), (place.left, place.right))):
-        middles = np.arange(mask.shape[axis]) + 0.5
-        offsets = (middles - (low + high) / 2) / max(reach * (high - low) / 2, 1.0)
-        square = square + np.expand_dims(offsets**2, 1 - axis)
-    mask[square <= 1] = value
+    parts, offsets = [], []
+    sides = ((place.top, place.bottom), (place.left, place.right))
+    for length, (low, high) in zip(mask.shape, sides, strict=True):
+        middle, radius = (low + high) / 2, max(reach * (high - low) / 2, 1.0)
+        part = range(max(0, math.floor(middle - radius)), min(length, math.ceil(middle + radius)))
+        parts.append(slice(part.start, part.stop))
+        offsets.append((np.arange(part.start, part.stop) + 0.5 - middle) / radius)
+    down, across = offsets
+    mask[parts[0], parts[1]][down[:, None] ** 2 + across**2 <= 1] = value
 
 
 def _block_means(mask: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Floats:
