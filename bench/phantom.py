@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from bench.phantom_machines import Machine
 from bench.phantom_observer import ceiling
 from bench.phantom_plan import ImagePlan, PatientPlan, PhantomSpec, plan
 from bench.phantom_render import Exposure, RenderedView, render_view
+from preprocess.executors.worker import settle
 
 __all__ = ["PhantomSpec", "PhantomSummary", "generate", "render_planned"]
 
@@ -130,7 +132,8 @@ def _run(
     if workers == 1:
         yield from map(work, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=settle, initargs=(os.getpid(),)) as pool:
         yield from pool.map(work, jobs)
 
 

@@ -3,7 +3,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +47,31 @@ def digests(root: Path) -> dict[str, str]:
 
 def box(row: dict[str, str]) -> tuple[int, int, int, int]:
     return tuple(int(row[name]) for name in ("row", "column", "rows", "columns"))
+
+
+def test_workers_die_with_the_command(tmp_path: Path) -> None:
+    options = ("--patients", "500", "--workers", "2", "--size-factor", "0.1")
+    command = [sys.executable, "-m", "bench.cli", "phantom", str(tmp_path / "out"), *options]
+    with subprocess.Popen(command) as running:
+        await_(lambda: any(tmp_path.rglob("*.dcm")))
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        running.kill()
+    assert len(children) >= 2
+    await_(lambda: not any(is_alive(pid) for pid in children))
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def await_(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_bytes_do_not_depend_on_workers(small: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow
+from scipy import ndimage
 
 from preprocess.errors import UsageError
 from trainer import models
@@ -23,7 +24,8 @@ from trainer.config import BagPooling, ModelConfig, OptimizationConfig, Pooling
 from trainer.export import Format, export_run
 from trainer.losses import LossSpec, total_loss
 from trainer.models.backbones import make_backbone
-from trainer.models.layers import Maxima, StandardisedConv2D, TopCells
+from trainer.models.convolutions import DetailBands, Maxima, StandardisedConv2D
+from trainer.models.layers import TopCells
 from trainer.optimizers import make_optimizer
 from trainer.records import AuxiliaryHead
 
@@ -175,6 +177,23 @@ def test_maxima_are_the_same_on_every_backend(
     assert (
         native[1, -1, -1, 2] == features[1, 2 * ((shape[0] - 1) // 2) :, 2 * ((shape[1] - 1) // 2) :, 2].max()
     )
+
+
+def test_bands_are_differences_of_gaussians_on_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pictures(1, 48, 40)[..., :1]
+    layer = DetailBands()
+    native = np.asarray(layer(image))
+    fine, coarse = (
+        ndimage.gaussian_filter(image[0, ..., 0], sigma, mode="mirror", truncate=2.5)
+        for sigma in layer.SIGMAS
+    )
+    np.testing.assert_array_equal(native[..., :1], image)
+    np.testing.assert_allclose(native[0, ..., 1], 2 * (image[0, ..., 0] - fine), atol=1e-5)
+    np.testing.assert_allclose(native[0, ..., 2], 2 * (fine - coarse), atol=1e-5)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    other = np.asarray(layer.call(keras.ops.convert_to_tensor(image)))
+    np.testing.assert_allclose(other, native, atol=1e-6)
+    assert np.abs(native[..., 1:]).max() < layer.LIMIT
 
 
 def test_standardised_kernels_do_not_know_their_scale() -> None:

@@ -14,7 +14,7 @@ from keras import KerasTensor as Tensor
 from keras import layers
 
 from trainer.architectures import Architecture, Family
-from trainer.models.layers import DetailBands, Maxima, Scale, StandardisedConv2D
+from trainer.models.convolutions import DetailBands, Maxima, Scale, StandardisedConv2D
 
 _USUAL_DROP_PATH = 0.2
 """Rate at EfficientNet's deepest block in keras.applications; falling linearly towards the input."""
