@@ -31,19 +31,20 @@ demo: $(READY)
 
 # docs/phantoms.md says what each step is for, and what came of it.
 TOP := --model resnet_tiny --head-blocks 0 --pooling top --dropout 0 --lesions $(LEARN)/phantoms/lesions.csv \
-	--lesion-weight 3 --positive-share 0.5 --weight-decay 0.01 --ema 0.99 --augment docs/phantoms.yaml \
-	--precision mixed_bfloat16 --cache 7000000000
+	--lesion-weight 3 --positive-share 0.5 --weight-decay 0.02 --ema 0.99 --precision mixed_bfloat16 --cache 9500000000
 HALF := --test-patients 0 --size-factor 0.5 --positive-rate 1 --workers 2
 learn: $(READY)
 	rm -rf $(LEARN)
-	$(BIN)/bcd-bench phantom $(LEARN)/phantoms --patients 600 --seed 31 $(HALF)
+	$(BIN)/bcd-bench phantom $(LEARN)/phantoms --patients 1000 --seed 131 --syntax jpeg-lossless-sv1 $(HALF)
 	$(BIN)/bcd-bench phantom $(LEARN)/unseen --patients 120 --seed 77 $(HALF) --ceiling 60
-	$(BIN)/bcd-prep run $(LEARN)/phantoms --out $(LEARN)/dataset --size 1472x768
+	$(BIN)/bcd-prep run $(LEARN)/phantoms --out $(LEARN)/dataset --size 1472x768 --folds 10
 	$(BIN)/bcd-prep run $(LEARN)/unseen --out $(LEARN)/unseen-dataset --size 1472x768
-	$(BIN)/bcd-train fit $(LEARN)/dataset --out $(LEARN)/windows --weights none --window 320 --batch-size 16 \
-		--learning-rate 2e-3 --warmup-epochs 1 --epochs 50 --monitor roc_auc $(TOP)
-	$(BIN)/bcd-train fit $(LEARN)/dataset --out $(LEARN)/whole --weights $(LEARN)/windows/fold=0/model.keras \
-		--batch-size 8 --learning-rate 5e-4 --warmup-epochs 0.3 --epochs 8 --monitor breast_roc_auc $(TOP)
+	$(BIN)/bcd-train fit $(LEARN)/dataset --out $(LEARN)/windows --weights none --window 256 --batch-size 16 \
+		--learning-rate 2e-3 --warmup-epochs 1 --epochs 36 --monitor roc_auc --augment docs/windows.yaml $(TOP)
+	$(BIN)/bcd-train fit $(LEARN)/dataset --out $(LEARN)/wider --weights $(LEARN)/windows/fold=0/model.keras --window 640 \
+		--learning-rate 7e-4 --warmup-epochs 0.2 --epochs 5 --monitor roc_auc --augment docs/phantoms.yaml $(TOP)
+	$(BIN)/bcd-train fit $(LEARN)/dataset --out $(LEARN)/whole --weights $(LEARN)/wider/fold=0/model.keras \
+		--learning-rate 4e-4 --warmup-epochs 0.1 --epochs 2 --monitor breast_roc_auc --augment docs/phantoms.yaml $(TOP)
 	$(BIN)/bcd-train evaluate $(LEARN)/whole $(LEARN)/unseen-dataset --tta flips
 	cat $(LEARN)/unseen/ceiling.json
 
@@ -120,4 +121,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) $(LEARN) build *.egg-info

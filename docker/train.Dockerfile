@@ -49,7 +49,7 @@ ENV PATH=/opt/bcd/bin:$PATH \
     KERAS_HOME=/tmp/cache/keras CUDA_CACHE_PATH=/tmp/cache/cuda \
     KERAS_BACKEND=${KERAS_BACKEND} NO_ALBUMENTATIONS_UPDATE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    BCD_TRAIN_DATASET=/data/dataset BCD_TRAIN_OUT=/data/run
+    BCD_TRAIN_DATASET=/data/dataset BCD_TRAIN_OUT=/data/run BCD_TRAIN_BACKEND=${KERAS_BACKEND}
 WORKDIR /tmp
 USER ${UID}:0
 VOLUME ["/data/dataset", "/data/run"]

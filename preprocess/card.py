@@ -131,7 +131,8 @@ def reject_codes_markdown() -> str:
     ]
     for code, reason in REJECT_CODES.items():
         note = " (not counted by `--max-rejected`)" if code in UNCOUNTED_CODES else ""
-        lines.append(f"| `{code}` | {reason.stage.value} | {reason.meaning}{note} | {reason.remedy} |")
+        remedy = reason.remedy.replace("|", r"\|")
+        lines.append(f"| `{code}` | {reason.stage.value} | {reason.meaning}{note} | {remedy} |")
     return "\n".join(lines) + "\n"
 
 

@@ -103,10 +103,9 @@ def _tell(summary: FitSummary, *, as_json: bool) -> None:
               help="New folder, or new file that ends in .onnx.  [default: RUN/export/fold=K…]")  # fmt: skip
 def export(run: Path, kind: str, fold: int, out: Path | None) -> None:
     """Write the model of one fold of RUN for use without this program, checked against the Keras model."""
-    from trainer.backends.base import choose_backend
-    from trainer.config import Backend
+    from trainer.backends.base import choose_installed_backend
 
-    choose_backend(Backend.TENSORFLOW)  # ONNX is made in a process of its own
+    choose_installed_backend()  # ONNX is made in a process of its own
     from trainer.export import Format, export_run
 
     name = f"fold={fold}.onnx" if kind == "onnx" else f"fold={fold}-savedmodel"

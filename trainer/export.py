@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 
 PREPROCESSING = "preprocessing.json"
 MODEL_FACTS = "model.json"
-_TRIALS = 3
+_CONTRASTS, _GRAY = (1.0, 0.1, 0.03), 0.3
 _TOLERANCE = 1e-4
 
 
@@ -96,9 +96,9 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
         raise UsageError(f"{run}: fold {fold} has no finished model (fold={fold}/model.keras)")
     if out.exists():
         raise UsageError(f"{out} exists: delete it, or give another --out")
-    from trainer.models import load, with_probabilities
+    from trainer.models import in_float32, load, with_probabilities
 
-    model = with_probabilities(load(source))
+    model = with_probabilities(in_float32(load(source)))
     preprocessing = _read_text(run / PREPROCESSING)
     facts = model_facts(model)
     aside = out.parent / f".{out.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
@@ -129,9 +129,15 @@ def model_facts(model: keras.Model) -> ModelFacts:
 
 
 def trial_pictures(shape: tuple[int, ...]) -> list[Floats]:
-    """Random inputs of this shape in batches of 1 and 2; of the last bag only the first view is there."""
+    """Random inputs of this shape in batches of 1 and 2; of the last bag only the first view is there.
+
+    From plain noise to faint noise on gray: a trained model is certain of plain noise, and 1 is like 1.
+    """
     rng = np.random.default_rng(0)
-    batches = [rng.random((1 + index % 2, *shape), np.float32) for index in range(_TRIALS)]
+    batches = [
+        _GRAY + contrast * (rng.random((1 + index % 2, *shape), np.float32) - _GRAY)
+        for index, contrast in enumerate(_CONTRASTS)
+    ]
     if len(shape) == 4:
         batches[-1][-1, 1:] = 0
     return batches
@@ -141,7 +147,9 @@ def _write_savedmodel(model: keras.Model, _source: Path, folder: Path, texts: di
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise UsageError("a SavedModel is written by TensorFlow: use --backend tensorflow")
+        raise UsageError(
+            "a SavedModel is written by TensorFlow, which is not installed: --format onnx needs none"
+        )
     import tensorflow as tf
 
     with aborting_on_io_error(folder):

@@ -1,7 +1,8 @@
 """`KERAS_BACKEND=jax python -m trainer.onnx_graph MODEL.keras OUT METADATA.json`: a model as an ONNX graph.
 
 In:  a saved model; a JSON object of texts.
-Out: a graph from `images` (any batch size) to `probabilities`, with the texts as metadata properties.
+Out: a graph from `images` (any batch size) to `probabilities`, with the texts as metadata properties. It
+     computes in float32 whatever the training did: runtimes have no convolution of bfloat16.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import keras
 import onnx
 from jax2onnx import to_onnx
 
-from trainer.models import load, with_probabilities
+from trainer.models import in_float32, load, with_probabilities
 
 OPSET = 21
 
 
 def write_graph(source: Path, out: Path, metadata: dict[str, str]) -> None:
     """Convert the model in `source`; what comes out is checked by ONNX's own checker."""
-    model = with_probabilities(load(source))
+    model = with_probabilities(in_float32(load(source)))
 
     def infer(images: keras.KerasTensor) -> keras.KerasTensor:
         return model(images, training=False)

@@ -32,6 +32,10 @@ FIRED = {
     "Rotate": {"limit": [20, 20]},
 }
 
+DOCS = Path(__file__).parents[2] / "docs"
+CHANGING = ("light", "heavy", str(DOCS / "phantoms.yaml"), str(DOCS / "windows.yaml"))
+"""Augmentations that users are given."""
+
 
 @pytest.fixture(scope="module")
 def ramp() -> np.ndarray:
@@ -55,7 +59,7 @@ def test_no_transform_quantises_or_leaves_the_range(ramp: np.ndarray, name: str)
     np.testing.assert_array_equal(ramp, before)
 
 
-@pytest.mark.parametrize("name", ["light", "heavy"])
+@pytest.mark.parametrize("name", CHANGING)
 def test_presets_keep_sixteen_bits(ramp: np.ndarray, name: str) -> None:
     levels = [len(np.unique(Augmenter.named(name).apply(ramp, seed))) for seed in range(40)]
     assert min(levels) > 1024
@@ -77,7 +81,7 @@ def test_what_is_filled_is_as_dark_as_the_image_is_anywhere(name: str) -> None:
         assert found[0, 0] == pytest.approx(0.25, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["light", "heavy"])
+@pytest.mark.parametrize("name", CHANGING)
 def test_the_seed_decides_whatever_thread_or_order(ramp: np.ndarray, name: str) -> None:
     augmenter = Augmenter.named(name)
     expected = {seed: augmenter.apply(ramp, seed).tobytes() for seed in range(24)}

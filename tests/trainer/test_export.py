@@ -56,6 +56,26 @@ def test_the_example_goes_from_dicom_to_the_models_probability(
         assert float(line) == pytest.approx(np.asarray(model(images)).item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_onnx_is_float32_whatever_the_training_was(tmp_path: Path, precision: str) -> None:
+    keras.utils.set_random_seed(3)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        spec = ModelConfig(model="resnet_tiny", weights="none", head_filters=16)
+        model = models.build(spec, (64, 48))
+    finally:
+        keras.config.set_dtype_policy(before)
+    models.save(model, tmp_path / "fold=0" / "model.keras")
+    (tmp_path / "preprocessing.json").write_text(CONFIG.model_dump_json())
+    assert export_run(tmp_path, 0, Format.ONNX, tmp_path / "model.onnx").max_abs_difference < 1e-5
+    plain = models.in_float32(model)
+    assert {layer.dtype_policy.name for layer in plain.layers} == {"float32"}
+    images = np.random.default_rng(0).random((2, 64, 48, 1), np.float32)
+    exact, mixed = (np.asarray(each(images)) for each in (plain, model))
+    assert 0 < np.abs(exact - mixed).max() < 0.1
+
+
 def test_a_savedmodel_carries_its_preprocessing(run: Path, tmp_path: Path) -> None:
     export_run(run, 0, Format.SAVEDMODEL, tmp_path / "saved")
     extra = tmp_path / "saved" / "assets.extra"

@@ -12,6 +12,7 @@ This module imports no backend: `open_learner` chooses one of its two neighbours
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -163,6 +164,11 @@ def choose_backend(backend: Backend) -> None:
             )
     os.environ["KERAS_BACKEND"] = backend.value
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def choose_installed_backend() -> None:
+    """Let Keras use TensorFlow, or JAX where there is no TensorFlow. Raises UsageError."""
+    choose_backend(Backend.TENSORFLOW if importlib.util.find_spec("tensorflow") else Backend.JAX)
 
 
 def prepare(execution: ExecutionConfig, config: OptimizationConfig) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from trainer.architectures import Architecture, architecture_of, architectures, summary
 from trainer.models.build import build, weights_record
-from trainer.models.files import heads_of, load, save, size_of, views_of, with_probabilities
+from trainer.models.files import heads_of, in_float32, load, save, size_of, views_of, with_probabilities
 from trainer.models.head import FEATURES
 from trainer.models.lesion_map import with_lesion_map, without_lesion_map
 from trainer.models.pretrained import PixelStatistics
@@ -17,6 +17,7 @@ __all__ = [
     "architectures",
     "build",
     "heads_of",
+    "in_float32",
     "load",
     "save",
     "size_of",

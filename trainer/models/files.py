@@ -10,6 +10,7 @@ import os
 import secrets
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -79,3 +80,21 @@ def with_probabilities(model: keras.Model) -> keras.Model:
     """The same model with probabilities instead of logits (sigmoid; softmax for heads with classes)."""
     widths = [head.logits for head in heads_of(model)]
     return keras.Model(model.inputs[0], Probabilities(widths, name="probabilities")(model.outputs[0]))
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same weights (they are float32 in mixed precision), every layer computing in float32."""
+    plain = type(model).from_config(_with_float32(model.get_config()))
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def _with_float32(value: object) -> Any:
+    """A configuration in which every dtype policy is float32."""
+    if isinstance(value, list | tuple):
+        return type(value)(_with_float32(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "DTypePolicy":
+        return {**value, "config": {"name": "float32"}}
+    return {key: _with_float32(item) for key, item in value.items()}
