@@ -167,4 +167,4 @@ def _names(inputs: Sequence[str]) -> str:
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    return ",".join(map(str, numbers))
+    return ",".join(map(str, numbers)) or "''"  # as a shell takes nothing

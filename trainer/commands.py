@@ -143,7 +143,7 @@ def predict(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
             click.echo("more rejects than --max-rejected allows (exit code 3)", err=True)
         if answer.guessed:
             click.echo(
-                f"{len(answer.guessed)} breasts had no readable image and got the training share of"
+                f"{len(answer.guessed)} breasts had no readable image and got validation's share of"
                 f" positives: {', '.join(answer.guessed[:5])}",
                 err=True,
             )

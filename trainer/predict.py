@@ -71,7 +71,7 @@ class Answer:
     breasts: int
     """Rows of a submission (0 without)."""
     guessed: tuple[str, ...]
-    """Breasts of a submission with no readable image: they got the training set's share of positives."""
+    """Breasts of a submission with no readable image: they got the validation set's share of positives."""
     rejected_by_code: tuple[tuple[str, int], ...]
     exit_code: int
 
