@@ -6,7 +6,7 @@ Out: a Proof: for engine, compression, precision and level whether values come a
 
 A vector holds noise, and checks of lowest and highest values whose low-pass samples overshoot both ends of
 the range at every level. What a level must be is computed by an own 5/3 transform (preprocess/wavelet.py),
-which shares no code with any decoder, clamped once, to SIZ's range (DESIGN §2).
+which shares no code with any decoder, clamped once, to SIZ's range (docs/numerics.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which images a GPU may decode: decided from codestream facts and header alone.
 
 In:  an Instance, the wavelet level it is wanted at, whether inexact decoding is allowed.
-Out: a Route: GPU or CPU, and the reason. The same for every device, library and failure (DESIGN §2).
+Out: a Route: GPU or CPU, and the reason. The same for every device, library and failure (docs/numerics.md).
 
 A GPU decodes what is exact by declaration and by content: a lossless transfer syntax and the 5/3 transform in
 every COD and COC. What it cannot do, or is known to do wrongly without saying so, goes to the CPU.

@@ -19,7 +19,7 @@ TOP = 65535
 
 
 def undo_range(scaled: Array, precision: int) -> Array:
-    """(u · (2^p − 1) + 32767) / 65535 in unsigned 32-bit integers, exact for p = 9 … 16 (DESIGN §2).
+    """(u · (2^p − 1) + 32767) / 65535 in unsigned 32-bit integers, exact for p = 9 … 16 (docs/numerics.md).
 
     scaled: 2-D uint16, of 0 … 65535. Returns 2-D uint16 in 0 … 2^p − 1. Raises ValueError for other p.
     """

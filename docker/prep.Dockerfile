@@ -4,7 +4,7 @@
 #   docker run --rm --gpus all -v IN:/data/in:ro -v OUT:/data/out bcd-prep bcd-prep --gpu
 #
 # BASE  any Debian-like image with Python 3.11-3.13 and its venv module; pin it by digest for a build to keep.
-# LOCK  gpu-cu13 (driver 580 or newer), gpu-cu12, or prep (no GPU libraries; a tenth of the size).
+# LOCK  gpu-cu13 (driver 580 or newer), gpu-cu12, or prep (no GPU libraries; less than half the size).
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build

@@ -1,4 +1,4 @@
-"""Stable names for what was found (DESIGN §3, column `source`).
+"""Stable names for what was found (docs/dataset.md, column `source`).
 
 In:  Findings.
 Out: Named: one Found per file under a unique name that depends neither on argument order nor on where

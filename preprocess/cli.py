@@ -1,7 +1,7 @@
 """`bcd-prep`: DICOM in, verified dataset out.
 
 In:  the command line (and BCD_PREP_* of the environment).
-Out: exit codes of DESIGN §4: 0 done, 1 aborted, 2 usage, 3 too many rejects, 130 interrupted and resumable.
+Out: exit codes: 0 done, 1 aborted, 2 usage, 3 too many rejects, 130 interrupted and resumable.
 
 Heavy modules are imported inside the commands, so that --help answers at once.
 """

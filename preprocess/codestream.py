@@ -138,9 +138,9 @@ def level_size(rows: int, columns: int, level: int) -> tuple[int, int]:
 def deepest_level(image: ImageHeader, facts: CodestreamFacts | None) -> int:
     """Deepest wavelet level that may be decoded, 0 where only the full image is right.
 
-    Level 0 is forced where stored values are more than numbers (DESIGN §2: a sign to extend, HighBit other
-    than BitsStored - 1, overlay bits) and where the grid does not start at 0. With several tiles each tile is
-    reduced by itself, so 2^level must divide the tile size.
+    Level 0 is forced where stored values are more than numbers (docs/numerics.md: a sign to extend, HighBit
+    other than BitsStored - 1, overlay bits) and where the grid does not start at 0. With several tiles each
+    tile is reduced by itself, so 2^level must divide the tile size.
     """
     if facts is None or facts.compression not in _WAVELETS or facts.offset or facts.subsampled:
         return 0

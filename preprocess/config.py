@@ -1,7 +1,7 @@
 """PrepConfig: what decides the result (hashed: the resume key) and how it is executed (never hashed).
 
 In:  command line > environment (BCD_PREP_*) > --config file.yaml > defaults, merged by cli.py.
-Out: frozen, validated values. `ResultConfig.sha256()` is the resume key of DESIGN §3.
+Out: frozen, validated values. `ResultConfig.sha256()` is the resume key of docs/dataset.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Instance → Mammogram: stored values at a wavelet level. The seam between CPU and GPU decoding.
 
 In:  an Instance (headers checked, frame still encoded) and a level.
-Out: a Mammogram whose pixels are clamped to SIZ's range, then to BitsStored's (DESIGN §2).
+Out: a Mammogram whose pixels are clamped to SIZ's range, then to BitsStored's (docs/numerics.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a program of this project ends: the exception tree turned into exit codes and one clear line.
 
 In:  whatever a command raises.
-Out: exit codes of DESIGN §4: 1 aborted, 2 usage, 130 interrupted and resumable.
+Out: exit codes: 1 aborted, 2 usage, 130 interrupted and resumable.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _range(bits: int, signed: bool) -> tuple[int, int]:
 
 
 def _stored(raw: _IntArray, corrected: _IntArray, instance: Instance) -> tuple[StoredPixels, int]:
-    """Cut out, give the sign, clamp: where pydicom would wrap what exceeds BitsStored (DESIGN §2)."""
+    """Cut out, give the sign, clamp: where pydicom would wrap what exceeds BitsStored (docs/numerics.md)."""
     image = instance.image
     if image.high_bit != image.bits_stored - 1 or image.has_overlay_in_pixels:
         above = image.bits_allocated - 1 - image.high_bit

@@ -1,4 +1,4 @@
-"""Padding: which pixels are padding, whether they display dark, and what replaces them (DESIGN §2).
+"""Padding: which pixels are padding, whether they display dark, and what replaces them (docs/numerics.md).
 
 In:  stored values at any wavelet level, Pixel Padding Value (Range Limit), how the values display.
 Out: masks, and stored values with padding replaced. One integer rule for all levels.

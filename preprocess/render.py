@@ -3,7 +3,7 @@
 In:  decoded stored values at one wavelet level; the breast box and what to do with padding.
 Out: pixels (height, width), uint8 or uint16, MONOCHROME2, little more than the box ever converted.
 
-Everything up to the look-up happens on stored values, in integers (DESIGN §2 "Resampling"); the table is the
+Everything up to the look-up happens on stored values, in integers (docs/numerics.md); the table is the
 same bytes on every device (voi.py), so the picture is too.
 """
 

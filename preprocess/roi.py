@@ -40,7 +40,7 @@ Detector = Callable[[Values, ImageHeader], tuple[int, int, int, int] | None]
 
 @dataclass(frozen=True, slots=True)
 class CoarseGrid:
-    """Where the samples of a coarse array lie in the full-size image (DESIGN §2, Levels).
+    """Where the samples of a coarse array lie in the full-size image (docs/numerics.md, Wavelet levels).
 
     Sample n is the mean of 2^shift wavelet samples a side, from n·2^shift on. Wavelet sample k of level r ≥ 1
     is centred on full-size 2^r·k + ½ and reaches half a step to each side; of level 0, it is pixel k.
@@ -99,7 +99,7 @@ def find(coarse: Mammogram, config: ResultConfig) -> Findings:
 
 
 def choose_level(instance: Instance, findings: Findings, config: ResultConfig) -> int:
-    """The wavelet level to decode for the final image (DESIGN §2, Levels).
+    """The wavelet level to decode for the final image (docs/numerics.md, Wavelet levels).
 
     `full`: 0. A number: that level, or the deepest there is. `auto`: the coarsest level on which the box is
     still decode_margin times its size in the prepared image, along both axes, in exact rationals. Always 0

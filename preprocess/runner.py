@@ -1,7 +1,7 @@
 """A run: discover → scan → plan → prepare shard by shard → manifest, resumable at every point.
 
 In:  inputs, OUT and the config.
-Out: the dataset of DESIGN §3 in OUT, and a RunSummary. `run` is the whole program as one function.
+Out: the dataset of docs/dataset.md in OUT, and a RunSummary. `run` is the whole program as one function.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""InstanceRow: the columns of instances.parquet, in one place (DESIGN §3).
+"""InstanceRow: the columns of instances.parquet, in one place (docs/dataset.md).
 
 In:  Prepared, Reject or a duplicate, plus its place.
 Out: one row per input. The same names are the TFRecord keys and Parquet columns of the shards.

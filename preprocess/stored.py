@@ -1,4 +1,4 @@
-"""Samples as a codec gives them → stored values: sign, position in the word, clamping (DESIGN §2).
+"""Samples as a codec gives them → stored values: sign, position in the word, clamping (docs/numerics.md).
 
 In:  integer samples, and what their source says of sign and precision.
 Out: stored values of BitsAllocated width and PixelRepresentation's sign, within BitsStored's range.

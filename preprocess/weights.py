@@ -3,7 +3,7 @@
 In:  a stretch of one axis in full-size pixels, the number of output pixels, and the grid of the samples.
 Out: AxisWeights: per output pixel the first sample and non-negative weights that sum to 2^14.
 
-Everything is integer arithmetic in half full-size pixels, so there is one right answer (DESIGN §2
+Everything is integer arithmetic in half full-size pixels, so there is one right answer (docs/numerics.md,
 "Resampling") and every device gets the same weights: they are built once on the host.
 """
 

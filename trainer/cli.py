@@ -1,7 +1,7 @@
 """`bcd-train`: a dataset of bcd-prep in, a trained classifier out.
 
 In:  the command line (and BCD_TRAIN_* of the environment).
-Out: exit codes of DESIGN §4: 0 done, 1 aborted (leakage, damage, divergence, disk), 2 usage, 130 interrupted
+Out: exit codes: 0 done, 1 aborted (leakage, damage, divergence, disk), 2 usage, 130 interrupted
      and resumable.
 
 Heavy modules are imported inside the commands, so that --help answers at once.

@@ -1,4 +1,4 @@
-"""The CPU side of the CPU/GPU seam: NumPy kernels, the executable form of DESIGN §2.
+"""The CPU side of the CPU/GPU seam: NumPy kernels, the executable form of docs/numerics.md.
 
 In and out: as each function says. `cuda.py` exports the same names and must return the same bytes.
 

@@ -185,7 +185,7 @@ def test_each_pixel_asks_the_sample_nearest_to_its_centre(
     start: int, size: int, outputs: int, level: int, shift: int
 ) -> None:
     grid, samples = CoarseGrid(level, shift), -(-(start + size) >> level + shift)
-    # Wavelet sample k of level r is centred on 2^r·k + ½ (DESIGN §2); a mean of 2^s of them in their middle.
+    # Wavelet sample k of level r is centred on 2^r·k + ½ (docs/numerics.md); a mean of 2^s in their middle.
     centres = [
         Fraction(1, 2) + sum(Fraction((n << shift) + k, 1 << shift) for k in range(1 << shift)) * (1 << level)
         for n in range(samples)

@@ -26,7 +26,7 @@ from preprocess.records import Identity, Label, LabelColumn, LabelLevel, SourceF
 from preprocess.report import contact_sources, read_thumbnails, write_report
 from preprocess.report_data import read_dataset
 from preprocess.results import PixelStatistics, ShardFile, ShardResult
-from preprocess.schema import COLUMN_NAMES, InstanceRow
+from preprocess.schema import COLUMN_NAMES, InstanceRow, arrow_schema
 from preprocess.thumbnails import Thumbnail, encode, load, save
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -312,6 +312,15 @@ def test_card_names_no_single_input(tmp_path: Path) -> None:
 
 def test_card_describes_exactly_the_columns_there_are() -> None:
     assert tuple(COLUMN_MEANINGS) == COLUMN_NAMES
+
+
+def test_docs_list_exactly_the_columns_there_are() -> None:
+    section = (DOCS / "dataset.md").read_text().split("## instances.parquet\n")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+) \|$", section, flags=re.M)
+    assert [(name, meaning) for name, _, meaning in listed] == list(COLUMN_MEANINGS.items())
+    words = {"string": "text", "double": "float64"}
+    types = [words.get(str(field.type), str(field.type)) for field in arrow_schema()]
+    assert [kind for _, kind, _ in listed] == types
 
 
 def test_docs_list_exactly_the_reject_codes_there_are() -> None:

@@ -23,7 +23,7 @@ def dense(weights: AxisWeights, samples: int) -> np.ndarray:
 
 
 def by_definition(box_start: int, box_size: int, outputs: int, level: int, samples: int) -> np.ndarray:
-    """DESIGN §2, literally: cumulative coverage in fractions, rounded, differences."""
+    """docs/numerics.md, literally: cumulative coverage in fractions, rounded, differences."""
     step = Fraction(2**level)
     scale = Fraction(box_size, outputs)
     centres = [step * n + Fraction(1, 2) for n in range(samples)]
