@@ -81,6 +81,8 @@ class Batches(Generic[T]):
         self._room = room or threading.Semaphore(in_flight(batch))
         self._handed_out = 0
         self._taking = threading.Lock()
+        self._telling = threading.Lock()
+        """Never held while anything is waited for: who waits for room in `_take` may wait for who tells."""
         self._next = 0
         self._parsing = 0
         self._parsed: list[Future[None]] = []
@@ -152,11 +154,12 @@ class Batches(Generic[T]):
 
     def when_taken(self, told: Callable[[], None]) -> None:
         """Have `told` called, once, when the lanes have taken all there is and begin to run dry; or now."""
-        self._taken = told
+        with self._telling:
+            self._taken = told
         self._tell()
 
     def _tell(self) -> None:
-        with self._taking:
+        with self._telling:
             if self._next < len(self._items) or self._closed:
                 return
             told, self._taken = self._taken, None
@@ -230,12 +233,15 @@ class Batches(Generic[T]):
 
     def _on_cpu(self, item: _Item[T]) -> None:
         """All stages on the CPU."""
-        item.stages, item.wanted, item.trace = None, None, Trace()
-        if self._elsewhere is not None:
-            self._elsewhere(item.source).add_done_callback(partial(_hand_over, item))
-            return
-        item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
-        self._hand_out(item)
+        try:
+            item.stages, item.wanted, item.trace = None, None, Trace()
+            if self._elsewhere is not None:
+                self._elsewhere(item.source).add_done_callback(partial(_hand_over, item))
+                return
+            item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
+            self._hand_out(item)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, in `__iter__`
+            self._give_up(error)
 
     def _hand_out(self, item: _Item[T]) -> None:
         with contextlib.suppress(InvalidStateError):  # a lane has failed meanwhile

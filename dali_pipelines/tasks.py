@@ -26,12 +26,12 @@ import numpy as np
 from dali_pipelines.batches import Batches, in_flight
 from dali_pipelines.decoder import DaliDecoder
 from dali_pipelines.engines import Wish, opener
-from dali_pipelines.helpers import Helpers
+from dali_pipelines.helpers import HelperEnded, Helpers
 from dali_pipelines.proof import prove
 from preprocess import pipeline
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
-from preprocess.executors.base import Heartbeat
+from preprocess.executors.base import Heartbeat, ItemEnded
 from preprocess.executors.devices import Device
 from preprocess.records import Reject, SourceFile
 from preprocess.shards import Packed, pack
@@ -77,7 +77,8 @@ def opened(device: Device, pixels: int, *, allow_inexact: bool) -> Station:
     decoder = DaliDecoder(engines, host, allow_inexact=allow_inexact, proof=proof)
     batch = engines.sizes.batch
     room = threading.Semaphore(in_flight(batch))
-    return Station(decoder, host, Helpers(max(2, device.cores)), batch, Begun(), room)
+    helpers = Helpers(max(2, device.cores), device.item_timeout_s)
+    return Station(decoder, host, helpers, batch, Begun(), room)
 
 
 _stations: dict[tuple[Device, bool], Station] = {}
@@ -118,7 +119,8 @@ class DeviceShardTask(ShardTask):
     def run(self, beat: Heartbeat) -> ShardOutcome:
         """Write the shard atomically. Names no image as in hand: many are; the executor knows what to do.
 
-        Raises OSError if the disk does not take it, RuntimeError where the device has failed for good.
+        Raises OSError if the disk does not take it, ItemEnded where an image ends the process that prepares
+        it on the CPU, RuntimeError where the device has failed for good.
         """
         if self.device is None:
             return super().run(beat)
@@ -130,12 +132,21 @@ class DeviceShardTask(ShardTask):
         with at.begun.of(self, at, following) as batches:
             finished = iter(batches)
 
+            in_hand = [0]
+
+            def named(index: int | None) -> None:
+                in_hand[0] = in_hand[0] if index is None else index
+                beat(None)
+
             def work(_: SourceFile) -> Packed | Reject:
-                trace, outcome = next(finished)
+                try:
+                    trace, outcome = next(finished)
+                except HelperEnded as error:
+                    raise ItemEnded(in_hand[0], error.name) from error
                 add_up(clock, trace)
                 return outcome
 
-            return self.written(lambda _: beat(None), work, clock)
+            return self.written(named, work, clock)
 
     def left(self) -> tuple[SourceFile, ...]:
         """The sources that nothing is known of yet."""

@@ -9,7 +9,9 @@ Heavy modules are imported inside the commands, so that --help answers at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ import click
 from preprocess import __version__, interrupts
 from preprocess.config import LogFormat
 from preprocess.config_options import Where
-from preprocess.errors import RunAborted, UsageError
+from preprocess.errors import OF_THE_RUN, RunAborted, UsageError
 from preprocess.exits import INTERRUPTS, DefaultGroup, tell_fault
 from preprocess.options import ENVIRONMENT, execution_options, prep_config, result_options
 from preprocess.places import Place, size_of
@@ -36,8 +38,17 @@ def main() -> None:
     sys.excepthook = tell_fault
 
 
+class _Inputs(click.Argument):
+    """Of the environment: several, apart by spaces; or one, where all of it is the path of something."""
+
+    def value_from_envvar(self, ctx: click.Context) -> str | Sequence[str] | None:
+        """As click does, but for a path with spaces."""
+        whole = self.resolve_envvar_value(ctx)
+        return (whole,) if whole and os.path.lexists(whole) else super().value_from_envvar(ctx)
+
+
 @main.command()
-@click.argument("inputs", nargs=-1, metavar="INPUT...", envvar=ENVIRONMENT + "INPUT")
+@click.argument("inputs", nargs=-1, metavar="INPUT...", envvar=ENVIRONMENT + "INPUT", cls=_Inputs)
 @click.option("--out", type=Where(), required=True, envvar=ENVIRONMENT + "OUT",
               help="Folder of the dataset, or URL of an object store; not inside an input.")  # fmt: skip
 @click.option("--labels", envvar=ENVIRONMENT + "LABELS",
@@ -89,6 +100,8 @@ def _tell(summary: RunSummary, *, dry_run: bool) -> None:
         return
     if 0 < summary.shards == summary.shards_reused:
         click.echo("this dataset is finished; there was nothing left to do")
+        if any(code in OF_THE_RUN for code, _ in summary.rejected_by_code):
+            click.echo("--retry tries again what took too long or too much memory, or crashed", err=True)
     click.echo(
         f"{summary.found} DICOM found = {summary.prepared} prepared + {summary.rejected} rejected"
         f" + {summary.duplicate} duplicate; {summary.ignored} other files ignored; {summary.seconds:.1f} s"

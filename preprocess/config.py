@@ -232,6 +232,11 @@ class ResultConfig(_Frozen):
         """Whether level 0 is asked for by name."""
         return self.decode in ("full", "0")
 
+    @field_validator("decode", mode="before")
+    @classmethod
+    def _decode_of_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @field_validator("decode")
     @classmethod
     def _decode(cls, value: str) -> str:
@@ -280,6 +285,9 @@ class ExecutionConfig(_Frozen):
         description="Address space one worker may take beyond its start, bytes.",
     )
     overwrite: bool = Field(False, description="Replace a dataset made with another config.")
+    retry: bool = Field(
+        False, description="Try again what took too long or too much memory, or crashed, in an earlier run."
+    )
     dry_run: bool = Field(False, description="Plan and report, write nothing.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="text or json (one object a line).")
     key_file: str | None = Field(None, description="Key of --identifiers hash (default: OUT.key).")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from preprocess._beside import tables_beside
@@ -24,6 +24,7 @@ from preprocess.inputs import find, glob_base
 from preprocess.label_groups import LabelSource, Role, merged
 from preprocess.labels import LabelTable, RowSet, build, labelled
 from preprocess.layouts import AUTO, LAYOUTS, Layout, Place, place, profile_of, select
+from preprocess.names import stem
 from preprocess.packed import Packed, SourceCodec
 from preprocess.records import Identity, Label, LabelColumn, SourceFile
 from preprocess.tables import is_url, read_table, stack
@@ -114,6 +115,16 @@ def _meets(text: str, out: str) -> bool:
     return any(below.startswith(f"{real_path(top)}/") for top in tops)
 
 
+def inside(inputs: Sequence[str], out: str) -> str | None:
+    """The first input that lies in OUT, where it would be removed as nothing that belongs there."""
+    above = f"{out.rstrip('/')}/" if is_url(out) else f"{real_path(out.removeprefix('file://'))}/"
+    for text in inputs:
+        base = glob_base(text.removeprefix("file://").split("::")[0])
+        if f"{base if is_url(text) else real_path(base)}/".startswith(above):
+            return text
+    return None
+
+
 def _content_test() -> Callable[[bytes], bool]:
     from preprocess.dicom import looks_like_dicom
 
@@ -176,6 +187,8 @@ def _sources(
 ) -> tuple[Packed[SourceFile], RowSet, _Shape]:
     """Sources in order, the label rows that found one, and how the sources lie."""
     used, shape = RowSet(), _Shape()
+    if table:
+        table.repeated.update(_repeated(stem(found.member or found.path) for found in named.files))
     sources: Packed[SourceFile] = Packed(SourceCodec())
     for found in named.files:
         identity = shape.add(layout_path(found), forced).identity
@@ -188,6 +201,15 @@ def _sources(
         used.update(match.rows)
         sources.append(source)
     return sources, used, shape
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    """Those that come more than once."""
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for name in names:
+        (twice if name in seen else seen).add(name)
+    return twice
 
 
 def _notes(findings: Findings, table: LabelTable | None) -> tuple[str, ...]:

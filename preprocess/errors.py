@@ -143,12 +143,14 @@ REJECT_CODES: dict[str, RejectCode] = {
         "Keep the file, report it, leave it out.",
     ),
     "out_of_memory": RejectCode(
-        Stage.DECODE, "The worker's memory limit was reached on this image.", "Raise --worker-memory."
+        Stage.DECODE,
+        "The worker's memory limit was reached on this image.",
+        "Raise --worker-memory, and add --retry.",
     ),
     "timeout": RejectCode(
         Stage.DECODE,
         "The image took longer than --image-timeout-s, alone too.",
-        "Raise the limit if genuine.",
+        "Raise the limit if genuine, and add --retry.",
     ),
     "pixels_above_bits_stored": RejectCode(
         Stage.DECODE,
@@ -240,3 +242,7 @@ class RejectedInput(BcdError):
     def message(self) -> str:
         """The message for people."""
         return str(self)
+
+
+OF_THE_RUN = frozenset({"timeout", "out_of_memory", "decoder_crashed", "internal_error"})
+"""Codes that say as much of the run as of the image: its limits, its machine, its libraries."""

@@ -54,6 +54,7 @@ def device(number: int, of: int, execution: ExecutionConfig, engines: str = ENGI
         cores=max(2, execution.worker_count() // of),
         batch=execution.gpu_batch,
         threads=execution.gpu_threads,
+        item_timeout_s=execution.image_timeout_s,
     )
 
 

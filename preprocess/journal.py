@@ -21,7 +21,14 @@ from pathlib import Path
 from preprocess._read import read_bytes as read_input
 from preprocess.atomic import aborting_on_io_error, clean_leftovers, remove_file
 from preprocess.config import ResultConfig
-from preprocess.errors import DatasetDamaged, DatasetUnreadable, RejectedInput, RunAborted, UsageError
+from preprocess.errors import (
+    OF_THE_RUN,
+    DatasetDamaged,
+    DatasetUnreadable,
+    RejectedInput,
+    RunAborted,
+    UsageError,
+)
 from preprocess.identifiers import Pseudonyms
 from preprocess.manifest import (
     JOURNALS,
@@ -43,6 +50,8 @@ from preprocess.results import ShardResult, storable_text
 from preprocess.schema import InstanceRow, RowCodec
 from preprocess.spill import Results, Sorted
 
+_MAY_PASS = frozenset({"unreadable"})
+"""What the scan could read and a moment later nobody could."""
 _PLACE = struct.Struct(">QQ")  # sorts as the pair of numbers does
 _DATA_FILE = re.compile(r"fold=\d+/part-\d{5,}\.(tfrecord|parquet)|images/[^/]+/[^/]+\.png")
 
@@ -59,11 +68,17 @@ def shard_key(plan: ShardPlan, config: ResultConfig, pseudonyms: Pseudonyms) -> 
 
 
 def load_finished(
-    out: Place, plans: Sequence[ShardPlan], config: ResultConfig, pseudonyms: Pseudonyms | None = None
+    out: Place,
+    plans: Sequence[ShardPlan],
+    config: ResultConfig,
+    pseudonyms: Pseudonyms | None = None,
+    *,
+    retry: bool = False,
 ) -> Results:
     """Finished shards by name: those whose key matches and whose files are still what was written.
 
-    Not those with an input that could not be read: the next run tries it again.
+    Not those with an input that could not be read: the next run tries it again; if `retry`, nor those with
+    one that the limits or circumstances of an earlier run may have rejected (`OF_THE_RUN`).
 
     All other data files in OUT's `fold=*` and `images` are removed, with their journals, and what killed
     workers left. A complete dataset whose shards are not those of the plans loses its manifest first, so that
@@ -82,7 +97,7 @@ def load_finished(
         replace(result, stamp=by_name[result.name].stamp())
         for result in results
         if keys.get(result.name) == result.key
-        and _is_settled(result)
+        and _is_settled(result, _MAY_PASS | (OF_THE_RUN if retry else frozenset()))
         and _is_of_these_inputs(result, by_name[result.name], config)
         and files_are_whole(out, result)
     )
@@ -92,9 +107,9 @@ def load_finished(
     return finished.in_order(name for name in keys if name in finished)
 
 
-def _is_settled(result: ShardResult) -> bool:
-    """False if an input that the scan could read could not be read a moment later: that may pass."""
-    return not any(row.reject_code == "unreadable" for row in result.rows)
+def _is_settled(result: ShardResult, unsettled: frozenset[str]) -> bool:
+    """False if an input was rejected for a reason that another run need not have."""
+    return not any(row.reject_code in unsettled for row in result.rows)
 
 
 def _is_of_these_inputs(result: ShardResult, plan: ShardPlan, config: ResultConfig) -> bool:

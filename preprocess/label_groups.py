@@ -18,6 +18,7 @@ import numpy as np
 
 from preprocess.columns import Column, Index, Rows
 from preprocess.errors import UsageError
+from preprocess.label_paths import FileName, PathRows, without_suffix
 from preprocess.label_values import (
     IDENTITY_ALIASES,
     PATH_ALIASES,
@@ -121,12 +122,15 @@ class Group:
     """Image → its place in `images.values`."""
     by_image: array[int] = field(default_factory=lambda: array("q"))
     """Place of an image → the first row about it, or _AMBIGUOUS, or _NONE."""
+    files: Column[Cell] | None = None
+    """Of a table whose rows are said of paths: those, without suffix."""
+    by_path: PathRows = field(default_factory=PathRows)
 
     def identity(self, row: int) -> Identity:
         """Who a row is about."""
         return self.agreed.get(row) or Identity(*self.who[row])
 
-    def find(self, known: Identity, uid: str | None, name: str | None) -> int | None:
+    def find(self, known: Identity, uid: str | None, name: FileName | None) -> int | None:
         """The row that describes an image, or None."""
         if self.role is Role.LIST:
             return None
@@ -135,20 +139,34 @@ class Group:
         key = (known.patient_id, known.laterality)[: 1 if self.level is LabelLevel.PATIENT else 2]
         return self.by_key.get(tuple(k for k in key if k)) if all(key) else None
 
-    def _find_image(self, known: Identity, uid: str | None, name: str | None) -> int | None:
-        for image in (uid, known.image_id, name):
-            if not image:
+    def _find_image(self, known: Identity, uid: str | None, name: FileName | None) -> int | None:
+        row = None if name is None else self.by_path.find(name)
+        if row is not None and not self._contradicts(row, known):
+            return row
+        for image in (uid, known.image_id, name.stem if name else None):
+            row = self._row_of(image, known) if image else None
+            if row is None:
                 continue
-            place = self.image_index.find(image)
-            row = _NONE if place is None else self.by_image[place]
-            if row == _AMBIGUOUS:
-                row = self.by_key.get((known.patient_id or "", image), _NONE)
-                if row != _NONE:
-                    return row
-            # A UID names one image in the world; a file stem such as `1-1` only within its patient.
-            elif row != _NONE and (image == uid or not self._contradicts(row, known)):
+            if image == uid:  # it names one image in the world
+                return row
+            # A file stem such as `1-1` does so within its patient only.
+            if name is not None and image == name.stem and name.repeated and not self._agrees(row, known):
+                continue
+            if not self._contradicts(row, known):
                 return row
         return None
+
+    def _row_of(self, image: str, known: Identity) -> int | None:
+        """The row about an image of this name; where several patients have one, the patient's."""
+        place = self.image_index.find(image)
+        row = _NONE if place is None else self.by_image[place]
+        if row == _AMBIGUOUS:
+            row = self.by_key.get((known.patient_id or "", image), _NONE)
+        return row if row >= 0 else None
+
+    def _agrees(self, row: int, known: Identity) -> bool:
+        patient = self.identity(row).patient_id
+        return patient is not None and patient == known.patient_id
 
     def _contradicts(self, row: int, known: Identity) -> bool:
         patient = self.identity(row).patient_id
@@ -189,6 +207,7 @@ def make_group(sources: list[LabelSource], notes: list[str]) -> Group:
     group = Group(
         table.name, role, identity_only, level, names, rows, kinds, levels, who, _images(table, who)
     )
+    group.files = _files(table, who)
     _index(group)
     return group
 
@@ -225,6 +244,15 @@ def _images(table: Table, who: Rows[Cell]) -> Column[Cell]:
         return images
     column = table.column(paths)
     return column.map(None if cell is None else stem(cell.replace("\\", "/")) for cell in column.values)
+
+
+def _files(table: Table, who: Rows[Cell]) -> Column[Cell] | None:
+    """The paths of a table that has no image ids."""
+    paths, images = path_column(table), who.columns[_FIELDS.index("image_id")]
+    if paths is None or any(images.values):
+        return None
+    column = table.column(paths)
+    return column.map(None if cell is None else without_suffix(cell) for cell in column.values)
 
 
 def _label_names(table: Table, profile: TableProfile, fields: dict[str, str], notes: list[str]) -> list[str]:
@@ -299,13 +327,39 @@ def _index(group: Group) -> None:
         if group.level is LabelLevel.IMAGE:
             group.image_index = Index(group.images.values)
             group.by_image = array("q", [_NONE]) * len(group.images.values)
-            for row, place in enumerate(group.images.codes()):
+            if group.files is not None:
+                _index_files(group, group.files)
+            for row, place in enumerate(group.images.codes() if group.files is None else ()):
                 _index_image(group, row, int(place))
         else:
             for row in range(len(group.rows)):
                 for key in _keys(group.level, group.identity(row)):
                     _join_rows(group, group.by_key.setdefault(key, row), row, key)
     _forget_both(group)
+
+
+def _index_files(group: Group, files: Column[Cell]) -> None:
+    """By path; by stem as long as one path has it, from then on with the patient that has one such path."""
+    first_of: dict[int, int] = {}
+    for row, (code, place) in enumerate(zip(files.codes().tolist(), group.images.codes(), strict=True)):
+        path, image = files.values[code], group.images.values[place]
+        if not path or not image:
+            continue
+        first = first_of.setdefault(code, row)
+        _join_rows(group, first, row, (path,))
+        if first != row:
+            continue
+        group.by_path.add(path, row)
+        patient = group.identity(row).patient_id or ""
+        earlier = group.by_image[place]
+        if earlier == _NONE:
+            group.by_image[place] = row
+            continue
+        if earlier != _AMBIGUOUS:
+            group.by_key[group.identity(earlier).patient_id or "", image] = earlier
+            group.by_image[place] = _AMBIGUOUS
+        key = (patient, image)
+        group.by_key[key] = _AMBIGUOUS if key in group.by_key else row
 
 
 def _index_image(group: Group, row: int, place: int) -> None:

@@ -26,6 +26,7 @@ from preprocess.label_groups import (
     make_group,
     merged,
 )
+from preprocess.label_paths import FileName
 from preprocess.label_values import cast, widest
 from preprocess.names import stem
 from preprocess.packed import Packed, ScannedCodec, SourceCodec
@@ -104,6 +105,8 @@ class LabelTable:
     notes: tuple[str, ...]
     """Columns that were not kept and why; never values."""
     _groups: tuple[Group, ...]
+    repeated: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Stems that several inputs have (`discover` fills it in): they tell no image."""
     _shared: dict[tuple[tuple[int, tuple[LabelValue, ...]], ...], tuple[Label, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -111,20 +114,20 @@ class LabelTable:
 
     def lookup(self, identity: Identity, sop_instance_uid: str | None, stem: str | None) -> tuple[Label, ...]:
         """The labels of one image; empty if no row describes it."""
-        return self.match(identity, Identity(), sop_instance_uid, stem).labels
+        return self.match(identity, Identity(), sop_instance_uid, FileName(stem) if stem else None).labels
 
     def match(
-        self, layout: Identity, header: Identity, sop_instance_uid: str | None, stem: str | None
+        self, layout: Identity, header: Identity, sop_instance_uid: str | None, name: FileName | None
     ) -> Match:
         """Labels and completed identity of one image.
 
-        Rows are looked for by SOP Instance UID, image id and file stem, by patient and laterality, or by
-        patient, as the table has it. The layout's identity wins over the table's, that over the header's
+        Rows are looked for by path, SOP Instance UID, image id and file stem, by patient and laterality, or
+        by patient, as the table has it. The layout's identity wins over the table's, that over the header's
         (whose laterality is sometimes wrong).
         """
         found: list[tuple[int, int]] = []
         for number, group in enumerate(self._groups):
-            row = group.find(merged(layout, header), sop_instance_uid, stem)
+            row = group.find(merged(layout, header), sop_instance_uid, name)
             if row is not None:
                 layout = merged(layout, group.identity(row))
                 if not group.identity_only:
@@ -214,7 +217,7 @@ def labelled(
     """One source with its labels and completed identity; labels it has already are kept."""
     if table is None:
         return source, Match(source.identity, source.labels, ())
-    name = stem(source.member or source.path)
+    name = FileName.of(source, repeated=stem(source.member or source.path) in table.repeated)
     match = table.match(source.identity, header, sop_instance_uid, name)
     labels = _combined(table.columns, source.labels, match.labels)
     if labels == source.labels and match.identity == source.identity:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,12 @@ _SHARDS = JOURNALS.removeprefix(f"{STATE}/")
 _OURS = frozenset(
     {STATE, MANIFEST, "run.json", "instances.parquet", "report.html", "dataset_card.md", "images"}
 )
+_SIGNS = ({MANIFEST}, {STATE}, {"instances.parquet", "run.json"})
+"""Any of these says that `fold=*` and `images` are of our making too."""
+_OF_THE_SYSTEM = re.compile(
+    r"lost\+found|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs.*|\.Trash.*|\.snapshot"
+)
+"""What file systems and desktops leave in any folder: neither ours nor in the way."""
 
 
 @contextmanager
@@ -82,13 +89,21 @@ def refuse_foreign(out: Place) -> None:
     """Refuse a folder with files that no run of this program left behind. Raises UsageError, RunAborted."""
     with aborting_on_io_error(out):
         try:
-            names = names_in(out)
+            names = set(names_in(out))
         except NotADirectoryError:
             raise UsageError(f"{out} is not a folder") from None
-    ours = {name for name in names if name in _OURS or name.startswith("fold=") or is_temporary(name)}
-    foreign = sorted(set(names) - ours)
+    ours = {name for name in names if _is_ours(name)}
+    known = any(signs <= names for signs in _SIGNS)
+    foreign = sorted(name for name in names - ours if not _OF_THE_SYSTEM.fullmatch(name))
+    if foreign and known:
+        raise UsageError(f"{out} holds other files ({', '.join(foreign[:3])}): put them elsewhere")
+    foreign = foreign or sorted(name for name in ours if not known and not is_temporary(name))
     if foreign:
         raise UsageError(f"{out} holds other files ({', '.join(foreign[:3])}); give --out an empty folder")
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.startswith("fold=") or is_temporary(name)
 
 
 def _claim(out: Place, config: ResultConfig, *, overwrite: bool) -> None:
@@ -136,17 +151,17 @@ def stored_config(out: Place) -> dict[str, Any] | None:
 
 
 def _clear(out: Place) -> None:
-    """Remove all of OUT but the lock; the manifest first, so that a part never claims to be complete."""
+    """Remove all that is ours but the lock; the manifest first: a part must never claim to be complete."""
     remove_file(out / MANIFEST)
     with aborting_on_io_error(out):
         files = files_below(out)
     for path in files:
-        if path != out / STATE / LOCK:
+        if path != out / STATE / LOCK and _is_ours(name_below(out, path).split("/")[0]):
             remove_file(path)
     if isinstance(out, Path):
         with aborting_on_io_error(out):
             for entry in out.iterdir():
-                if entry.is_dir() and entry.name != STATE:
+                if entry.is_dir() and entry.name != STATE and _is_ours(entry.name):
                     shutil.rmtree(entry)
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from preprocess import interrupts, output, report_task
 from preprocess.atomic import aborting_on_io_error
 from preprocess.columns import Texts, missing_from
-from preprocess.discover import contains
+from preprocess.discover import contains, inside
 from preprocess.errors import UNCOUNTED_CODES, BcdError, DatasetDamaged, RunAborted, UsageError
 from preprocess.executors.base import Executor, Record
 from preprocess.executors.local import LocalExecutor
@@ -73,6 +73,8 @@ def run(request: RunRequest, reporter: Reporter | None = None) -> RunSummary:
     result, execution = request.config.result, request.config.execution
     if contains(request.inputs, str(request.out)):
         raise UsageError(f"--out {request.out} lies inside an input; give a folder outside of it")
+    if (within := inside(request.inputs, str(request.out))) is not None:
+        raise UsageError(f"input {within} lies inside --out {request.out}; give another folder for --out")
     output.refuse_foreign(request.out)
     if result.roi_detector is not None:
         detector_of(result.roi_detector)  # a name that is none is told now, not image by image
@@ -121,7 +123,8 @@ def _run(request: RunRequest, executor: Executor, lock: Lock, reporter: Reporter
     plan = make_plan(request, executor, reporter)
     if not request.config.execution.overwrite:
         _refuse_to_forget(request.out, plan, pseudonyms)
-    done = load_finished(request.out, plan.shards, request.config.result, pseudonyms)
+    retry = request.config.execution.retry
+    done = load_finished(request.out, plan.shards, request.config.result, pseudonyms, retry=retry)
     todo = [shard for shard in plan.shards if shard.name not in done]
     if done:
         reporter.note(f"{len(done)} of {len(plan.shards)} shards are finished already")

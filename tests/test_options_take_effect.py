@@ -321,6 +321,12 @@ def test_image_timeout_and_worker_memory_reach_the_workers(folder: Path, tmp_pat
     words = ["--image-timeout-s", "0.5", "--limit", "1", "--roi-detector", "tests.toys:never"]
     assert run_cli(folder, tmp_path / "slow", *words)[0] == 3
     assert list(rows_of(tmp_path / "slow").reject_code) == ["timeout"]
+    _, output = run_cli(folder, tmp_path / "slow", *words)
+    assert "--retry tries again" in output
+    words[1] = "0.6"
+    (tmp_path / "slow" / "run.json").unlink()
+    assert run_cli(folder, tmp_path / "slow", *words, "--retry")[0] == 3
+    assert json.loads((tmp_path / "slow" / "run.json").read_text())["supervision"]["blamed"] == {"timeout": 1}
     assert config_of("--worker-memory", "600000000").execution.worker_memory == 600_000_000
 
 
@@ -358,6 +364,25 @@ def test_run_is_the_default_command(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, [str(folder), "--out", str(tmp_path / "out"), "--dry-run"])
     assert result.exit_code in (0, 3)
     assert "7 DICOM found" in result.output
+
+
+def test_an_input_of_the_environment_may_have_spaces(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two words").symlink_to(folder)
+    monkeypatch.setenv("BCD_PREP_INPUT", str(tmp_path / "two words"))
+    assert run_cli_alone("--out", tmp_path / "one", "--dry-run") == 3, "all found, more rejects than wished"
+    monkeypatch.setenv("BCD_PREP_INPUT", f"{folder} {tmp_path / 'none'}")
+    assert run_cli_alone("--out", tmp_path / "one", "--dry-run") == 2
+
+
+def run_cli_alone(*words: object) -> int:
+    return CliRunner().invoke(cli.main, ["run", *map(str, words)]).exit_code
+
+
+def test_a_level_in_a_file_may_be_a_number(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("decode: 1\n")
+    assert config_of("--config", str(tmp_path / "config.yaml")).result.decode == "1"
 
 
 def test_a_misspelt_command_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

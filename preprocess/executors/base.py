@@ -18,6 +18,14 @@ Heartbeat = Callable[[int | None], None]
 to blame if the process dies."""
 
 
+class ItemEnded(RuntimeError):
+    """Raised by a task: a process of its own ended or hung on an item, and only that. `cause` says how."""
+
+    def __init__(self, index: int, cause: str) -> None:
+        super().__init__(f"item {index}: {cause}")
+        self.index, self.cause = index, cause
+
+
 class Task(Protocol[R_co]):
     """A unit of work, of retry and of distribution. Running it twice gives the same result."""
 

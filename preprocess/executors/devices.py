@@ -40,6 +40,8 @@ class Device:
     """--gpu-batch; 0: as fits."""
     threads: int = 0
     """--gpu-threads; 0: as fits."""
+    item_timeout_s: float = 0.0
+    """What one image may take on the CPU beside it; 0: as long as it likes."""
 
 
 @runtime_checkable

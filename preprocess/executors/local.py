@@ -31,7 +31,7 @@ from preprocess.errors import RunAborted
 from preprocess.executors.base import Record, Task
 from preprocess.executors.devices import Device, DeviceQueue, DeviceTask
 from preprocess.executors.process import Process
-from preprocess.executors.worker import At, Done, Failed, Faulted, Starved
+from preprocess.executors.worker import At, Done, Ended, Failed, Faulted, Starved
 
 R = TypeVar("R")
 
@@ -309,15 +309,22 @@ class _Supervisor(Generic[R]):
             if worker.item is None and worker.device is None:
                 raise RunAborted(f"internal fault: {message.message}")
             worker.verdict = Cause("internal_error", message.message, "fault")
-        elif isinstance(message, Done):
-            self._record.peak_worker_bytes = max(self._record.peak_worker_bytes, message.peak_bytes)
+        elif isinstance(message, Done | Ended):
             worker.work = None
-            if work.alone is None:
-                self._devices.has_finished(worker.device, work)
-                yield message.result
-            else:
-                work.job.task = work.job.task.knowing(work.alone, message.result)
-                self._trial_is_over(work.job)
+            yield from self._answered(worker, work, message)
+
+    def _answered(self, worker: Worker[R], work: Work[R], message: Done | Ended) -> Iterator[R]:
+        """The worker is done with its work, and free for more."""
+        if isinstance(message, Ended):
+            self._try_alone(worker, work, message)
+            return
+        self._record.peak_worker_bytes = max(self._record.peak_worker_bytes, message.peak_bytes)
+        if work.alone is None:
+            self._devices.has_finished(worker.device, work)
+            yield message.result
+        else:
+            work.job.task = work.job.task.knowing(work.alone, message.result)
+            self._trial_is_over(work.job)
 
     def _bury(self, worker: Worker[R], cause: Cause) -> None:
         """Remove a worker; see to it that its work is done without the item to blame, if there is one."""
@@ -341,6 +348,23 @@ class _Supervisor(Generic[R]):
             self._again.append(Work(work.job))
         else:
             self._suspect(work.job, worker.item, cause)
+
+    def _try_alone(self, worker: Worker[R], work: Work[R], end: Ended) -> None:
+        """A process beside a device's ended on an item: that is tried alone, and the device is not blamed."""
+        job = work.job
+        self._record.lost += 1
+        self._record.causes[end.cause] += 1
+        if (
+            end.index in job.tried and worker.device is not None
+        ):  # what it gave alone is known: no item's doing
+            self._devices.has_ended(worker.device, work)
+            self._devices.put(work)
+            return
+        job.tried.add(end.index)
+        job.waiting += 1
+        undisturbed = end.cause == "SIGKILL"
+        queue = self._undisturbed if undisturbed else self._again
+        queue.append(Work(job, end.index, undisturbed))
 
     def _suspect(self, job: Job[R], item: int | None, cause: Cause) -> None:
         """A whole task's process ended: try alone whoever comes into question, or redo it."""
@@ -384,7 +408,11 @@ class _Supervisor(Generic[R]):
         self._record.tried_alone += 1
         job.waiting -= 1
         if not job.waiting:
-            self._again.append(Work(job))
+            again = Work(job)
+            if self._devices.wants(again):
+                self._devices.put(again)
+            else:
+                self._again.append(again)
 
     def _blame(self, job: Job[R], index: int, cause: Cause) -> None:
         self._record.blamed[cause.code] += 1

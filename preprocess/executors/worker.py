@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from preprocess.errors import RunAborted
-from preprocess.executors.base import Task
+from preprocess.executors.base import ItemEnded, Task
 from preprocess.failures import describe
 from preprocess.heap import keep_freed_memory
 
@@ -38,6 +38,14 @@ class Done:
 
     result: Any
     peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process of the task's own ended on item `index`, or hung; this one is whole and waits for work."""
+
+    index: int
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ def main(descriptor: int, driver: int, memory_bytes: int) -> None:
         try:
             result = task.run(lambda index: connection.send(At(index)))
             connection.send(Done(result, peak_bytes()))
+        except ItemEnded as error:
+            connection.send(Ended(error.index, error.cause))
         except BaseException as error:  # noqa: BLE001 - said to the driver, which decides
             _give_up(connection, _said_of(error))
 

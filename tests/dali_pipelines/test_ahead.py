@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import multiprocessing
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
 from dali_pipelines.batches import Batches, in_flight
+from dali_pipelines.helpers import HelperEnded
 from dali_pipelines.tasks import DeviceShardTask, Finished, Station, opened
 from preprocess import pipeline
 from preprocess.config import ResultConfig
@@ -75,6 +80,46 @@ def ahead_of(station: Station) -> Batches[Finished]:
 
 def free(station: Station) -> int:
     return station.room._value
+
+
+def test_a_shard_larger_than_the_room_is_taken_up_too(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    """What was begun of it fills the room and waits; who takes it up must not wait for that."""
+    first, second, third = shards
+    following = dataclasses.replace(second, sources=second.sources + third.sources + first.sources)
+    assert following.size > in_flight(BATCH)
+    with station.begun.of(first, station, following) as batches:
+        hashes(batches)
+        ahead = ahead_of(station)
+    deadline = time.monotonic() + 30
+    while free(station) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert free(station) == 0
+    taken: Future[list[str]] = Future()
+
+    def take_up() -> None:
+        with station.begun.of(following, station, None) as batches:
+            assert batches is ahead
+            taken.set_result(hashes(batches))
+
+    threading.Thread(target=take_up, daemon=True).start()
+    assert taken.result(timeout=60) == by_cpu(following)
+
+
+def test_a_helper_that_was_killed_while_idle_costs_one_image_and_nothing_waits_for_ever(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    with station.begun.of(shards[0], station, None) as batches:
+        assert hashes(batches) == by_cpu(shards[0])
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    with station.begun.of(shards[1], station, None) as batches, pytest.raises(HelperEnded, match="SIGKILL"):
+        hashes(batches)
+    with station.begun.of(shards[1], station, None) as batches:
+        assert hashes(batches) == by_cpu(shards[1])
+    assert free(station) == in_flight(BATCH)
 
 
 def begin(station: Station, shards: list[DeviceShardTask]) -> Batches[Finished]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from preprocess.executors.devices import Device
 from preprocess.planning import RunRequest
 from preprocess.runner import RunSummary, run
 from preprocess.verify import verify
+from tests.chaos.planted import DETECTOR, plant
 from tests.dali_pipelines.simulated import device
 from tests.instances import smooth
 from tests.test_end_to_end import promised
@@ -133,3 +135,19 @@ def test_a_device_sees_only_its_own_gpu_in_the_numbers_of_the_run() -> None:
         execution.device_numbers(2)
     one = gpus.device(2, 2, execution)
     assert (one.name, one.cores, one.batch, one.threads) == ("2", 4, 12, 3)
+
+
+@pytest.mark.parametrize("deed", ["segfault", "hang", "numpy_hog", "killed"])
+def test_an_image_that_ends_its_process_costs_itself_and_no_gpu(
+    deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = plant(tmp_path / "in", 8, {2: deed})
+    config = ResultConfig(height=64, width=32, shard_images=4, folds=1, roi_detector=DETECTOR)
+    limits = {"image_timeout_s": 6.0, "worker_memory": 1 << 30}
+    prepare(tmp_path / "cpu", tmp_path / "in", config, **limits)
+    on(monkeypatch, dataclasses.replace(device(), item_timeout_s=6.0))
+    summary = prepare(tmp_path / "gpu", tmp_path / "in", config, gpu=True, require_gpu=True, **limits)
+    assert (summary.prepared, summary.rejected_by_code) == (7, ((next(iter(codes.values())), 1),))
+    assert promised(tmp_path / "gpu") == promised(tmp_path / "cpu")
+    told = json.loads((tmp_path / "gpu" / "run.json").read_text())["supervision"]
+    assert told["shards_by_device"] == {"0": 2}

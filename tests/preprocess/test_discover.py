@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.discover import contains, discover
+from preprocess.discover import contains, discover, inside
 from preprocess.errors import UsageError
 from preprocess.names import is_dicom_name, safe_name, safe_path, stem, with_suffix
 from tests.instances import DATA, needs_data
@@ -474,6 +474,19 @@ def test_every_real_dicom_is_found_and_nothing_else() -> None:
 
 
 # ── OUT inside an input ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_inside_says_which_input_would_be_lost_in_the_output(tmp_path: Path) -> None:
+    (tmp_path / "out" / "images").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    out = str(tmp_path / "out")
+    for name in ("images", "images/one.dcm", "images/*.dcm", "set.zip::a/1.dcm", "", "../link/images"):
+        assert inside([str(tmp_path / "in"), f"{out}/{name}"], out) == f"{out}/{name}"
+    assert inside([f"file://{out}/images"], out) == f"file://{out}/images"
+    assert inside([f"{out}/images"], str(tmp_path / "link")) == f"{out}/images"
+    assert inside([f"{out}2/images", str(tmp_path), f"{tmp_path}/*/x.dcm"], out) is None
+    assert inside(["memory://set/in"], "memory://set") == "memory://set/in"
+    assert inside(["memory://set2/in"], "memory://set") is None
 
 
 def test_contains_says_whether_a_walk_would_meet_the_output(tmp_path: Path) -> None:

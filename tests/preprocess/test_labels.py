@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.errors import UsageError
+from preprocess.label_paths import FileName
 from preprocess.label_values import typed, why_not_label, widest
 from preprocess.labels import LabelSource, LabelTable, Role, build, join
 from preprocess.layouts import GENERIC, profile_of
@@ -66,9 +67,54 @@ def test_file_stem_does_not_join_across_patients_but_a_uid_does() -> None:
 
 def test_file_name_column_stands_for_image_ids_but_names_no_image() -> None:
     table = labels("filename,y some/where/IM8.dcm,3 IM9,4")
-    found = table.match(Identity(), Identity(image_id="1.2.3"), None, "IM8")
+    found = table.match(Identity(), Identity(image_id="1.2.3"), None, FileName("IM8"))
     assert values(found.labels) == {"y": 3}
     assert found.identity.image_id is None
+
+
+def named(path: str, *, repeated: bool = True, root: str = "/in/") -> FileName:
+    return FileName(path, path.removeprefix(root), repeated)
+
+
+@pytest.mark.parametrize("cells", [("a/1-1.dcm", "b/1-1"), ("/elsewhere/a/1-1.dcm", "C:\\x\\b\\1-1.dcm")])
+def test_paths_tell_files_of_one_name_apart(cells: tuple[str, str]) -> None:
+    table = labels(f"path,y {cells[0]},1 {cells[1]},0")
+    for folder, value in (("a", {"y": 1}), ("b", {"y": 0}), ("c", {})):
+        found = table.match(Identity(), Identity("p"), None, named(f"/in/{folder}/1-1"))
+        assert values(found.labels) == value
+
+
+def test_the_longest_common_end_of_two_paths_counts() -> None:
+    table = labels("path,y s/1,1 b/s/1,2")
+    assert values(table.match(Identity(), Identity(), None, named("/in/b/s/1")).labels) == {"y": 2}
+    assert values(table.match(Identity(), Identity(), None, named("/in/c/s/1")).labels) == {"y": 1}
+
+
+def test_rows_about_one_path_must_agree_and_those_of_others_need_not() -> None:
+    with pytest.raises(UsageError, match="rows 2 and 4 both describe one image and differ in y"):
+        labels("path,y a/1.dcm,1 b/1.dcm,0 a/1,0")
+
+
+def test_a_name_that_several_inputs_have_is_no_image() -> None:
+    for rows in ("image_id,y 1-1,1", "path,y 1-1.dcm,1", "patient_id,image_id,y p,1-1,1"):
+        table = labels(rows)
+        twice, once = named("/in/a/1-1"), named("/in/a/1-1", repeated=False)
+        assert table.match(Identity(), Identity(), None, twice).labels == ()
+        assert table.match(Identity(), Identity(), None, twice).identity == Identity()
+        assert values(table.match(Identity(), Identity(), None, once).labels) == {"y": 1}
+        by_patient = table.match(Identity(), Identity("p"), None, twice).labels
+        assert values(by_patient) == ({"y": 1} if "patient_id" in rows else {})
+        assert table.match(Identity(), Identity("q"), None, twice).labels == ()
+    table = labels("image_id,y 1.2.3,1")
+    assert values(table.match(Identity(), Identity("q"), "1.2.3", named("/in/a/1.2.3")).labels) == {"y": 1}
+
+
+def test_one_name_in_two_paths_of_a_patient_is_told_by_its_folder_only() -> None:
+    table = labels("patient_id,path,y p,a/1.dcm,1 p,b/1.dcm,0 q,c/1.dcm,5")
+    assert values(table.match(Identity("p"), Identity(), None, named("/in/b/1")).labels) == {"y": 0}
+    assert table.match(Identity("p"), Identity(), None, named("/in/x/1")).labels == ()
+    assert values(table.match(Identity("q"), Identity(), None, named("/in/x/1")).labels) == {"y": 5}
+    assert table.match(Identity("p"), Identity(), None, named("/in/c/1")).labels == ()
 
 
 def test_breast_table_joins_on_patient_and_laterality() -> None:

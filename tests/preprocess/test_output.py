@@ -113,6 +113,36 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         output.refuse_foreign(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["images", "fold=0", "report.html"])
+def test_what_only_looks_like_ours_is_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"holds other files .{name}.; give --out an empty folder"):
+        output.refuse_foreign(tmp_path)
+    (tmp_path / "manifest.json").touch()
+    output.refuse_foreign(tmp_path)
+
+
+def test_what_the_system_leaves_is_in_nobodys_way_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    for name in (".DS_Store", "Thumbs.db", "._report.html", ".nfs0000000001"):
+        (tmp_path / name).touch()
+    before = set(os.listdir(tmp_path))
+    output.refuse_foreign(tmp_path)
+    with output.opened(tmp_path, ResultConfig(), overwrite=False):
+        (tmp_path / "fold=0").mkdir()
+    output.refuse_foreign(tmp_path)
+    with output.opened(tmp_path, ResultConfig(bits=8), overwrite=True):
+        assert not (tmp_path / "fold=0").exists()
+    assert before <= set(os.listdir(tmp_path))
+
+
+def test_files_among_a_dataset_are_told_to_go_elsewhere(tmp_path: Path) -> None:
+    for name in ("manifest.json", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=r"notes\.txt.: put them elsewhere"):
+        output.refuse_foreign(tmp_path)
+
+
 def test_an_unwritable_place_is_a_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with (
