@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11-3.13, make and a C compiler:
-#   make demo    phantom mammograms -> dataset -> verified -> small model -> reports, in minutes
+#   make demo    phantom mammograms -> dataset -> verified -> classifier -> reports, in minutes
 #   make test    environment, ruff, mypy --strict, import-linter, pytest
 # and on a machine with a GPU: make gpu-check    exactness and speed of --gpu, one JSON in bench/results, 8 minutes
 # and for a night: make chaos (kill -9, failing disks, memory), make fuzz (10,000 damaged files).
@@ -20,10 +20,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/bcd-bench phantom $(DEMO)/phantoms --patients 8 --seed 1
-	$(BIN)/bcd-prep run $(DEMO)/phantoms --out $(DEMO)/dataset --format tfrecord --format parquet --format png
+	$(BIN)/bcd-bench phantom $(DEMO)/phantoms --patients 8 --seed 1 --workers 2
+	$(BIN)/bcd-prep run $(DEMO)/phantoms --out $(DEMO)/dataset --size 1472x768 --folds 4 \
+		--format tfrecord --format parquet --format png
 	$(BIN)/bcd-prep verify $(DEMO)/dataset
-	$(BIN)/bcd-train fit $(DEMO)/dataset --out $(DEMO)/run --model resnet_tiny --weights none --epochs 3
+	$(BIN)/bcd-train fit $(DEMO)/dataset --out $(DEMO)/run --model resnet_tiny --weights phantoms --head-blocks 0 --pooling top \
+		--dropout 0 --lesions $(DEMO)/phantoms/lesions.csv --epochs 1 --fold all
 	$(BIN)/bcd-train predict $(DEMO)/run $(DEMO)/phantoms/test_images --out $(DEMO)/submission.csv --submission
 	@echo
 	@echo "Open $(DEMO)/dataset/report.html and $(DEMO)/run/report.html in a browser."

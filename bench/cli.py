@@ -27,13 +27,20 @@ class _Commands(click.Group):
     """Tells a mistake in the command line in one line."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; UsageError becomes click's, exit code 2."""
-        from preprocess.errors import UsageError
+        """Run a command; UsageError becomes click's, exit code 2, and what else we raise exit code 1."""
+        from pydantic import ValidationError
+
+        from preprocess.errors import BcdError, UsageError
 
         try:
             return super().invoke(ctx)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
+        except ValidationError as error:  # a config that cannot be: its first mistake
+            first = error.errors()[0]
+            raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except BcdError as error:
+            raise click.ClickException(str(error)) from error
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
@@ -187,7 +194,7 @@ def bytes_(inputs: tuple[str, ...], sizes: tuple[str, ...], files: int, out: Pat
 @click.option("--workers", default="1,2", help="Numbers of workers.")
 @click.option("--plan", default="", help="Numbers of inputs to plan with --dry-run, as 100,1000,10000.")
 @click.option("--shard-images", default=4, type=click.IntRange(1), help="Images a shard: the unit of work.")
-@_REPEATS
+@click.option("--repeats", default=3, type=click.IntRange(1), help="Rounds; none warms up.")
 @_OUT
 def scale(
     inputs: tuple[str, ...], workers: str, plan: str, shard_images: int, repeats: int, out: Path | None
@@ -233,9 +240,10 @@ def feed(dataset: str, out: Path | None, **options: object) -> None:
 @main.command()
 @click.argument("dataset", required=False)
 @click.option("--model", default="convnext_tiny", help="As of bcd-train.")
-@click.option("--size", default="1024x512", help="HEIGHTxWIDTH; the dataset's, if one is given.")
+@click.option("--size", default="1024x512", help="HEIGHTxWIDTH; has to be that of DATASET's images.")
 @click.option("--batch-size", default=8, type=click.IntRange(1))
-@click.option("--precision", default="float32", help="float32, mixed_bfloat16 or mixed_float16.")
+@click.option("--precision", default="float32",
+              type=click.Choice(("float32", "mixed_bfloat16", "mixed_float16")))  # fmt: skip
 @click.option("--backend", default="tensorflow", type=click.Choice(("tensorflow", "jax")))
 @click.option("--devices", default="all", help="As of bcd-train.")
 @click.option("--parts", default=1, type=click.IntRange(1), help="Parts of a batch, as --accumulate.")
@@ -263,9 +271,12 @@ def report(results: Path, out: Path) -> None:
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part)
+        numbers = tuple(int(part) for part in text.split(",") if part)
     except ValueError as error:
         raise click.UsageError(f"{text!r} is not numbers with commas") from error
+    if any(number < 1 for number in numbers):
+        raise click.UsageError(f"{text!r}: each must be at least 1")
+    return numbers
 
 
 def _show(result: Result, out: Path | None) -> None:

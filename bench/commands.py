@@ -6,6 +6,7 @@ Out: Results.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -137,7 +138,7 @@ def train(dataset: str | None, size: str, options: Mapping[str, object]) -> Resu
                   _TRAIN_PACKAGES)  # fmt: skip
     measured = training.measure(spec, dataset)
     label = f"{spec.model} {size}, {spec.precision}, batches of {spec.batch_size}, {spec.backend}"
-    return begun.finish(label, measured)
+    return begun.finish(label, measured, len(os.sched_getaffinity(0)))
 
 
 def numbered(out: Path | None, result: Result) -> Path | None:

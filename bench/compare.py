@@ -25,7 +25,7 @@ from bench import peers
 from bench.facts import installed
 from bench.measure import Measurement, Parts, Work, interleaved
 from bench.peers import PeerBox
-from bench.stages import Preparation, source
+from bench.stages import Preparation, picture_name, source
 from preprocess import pipeline, render
 from preprocess.config import ResultConfig
 from preprocess.decode import CpuDecoder
@@ -62,13 +62,13 @@ class PeerWork:
         from bench.peers._usual import store
 
         for path in self.paths:
-            place = Path(self.out) / Path(path).stem
+            place = f"{self.out}/{picture_name(path)}"
             try:
                 picture = peer.prepare(path, *self.size)
                 store(picture, f"{place}.png")
-                place.with_suffix(".json").write_text(json.dumps(asdict(picture.box)), encoding="utf-8")
+                Path(f"{place}.json").write_text(json.dumps(asdict(picture.box)), encoding="utf-8")
             except Exception as error:  # noqa: BLE001 - whatever a peer raises is its way to refuse
-                place.with_suffix(".error").write_text(type(error).__name__, encoding="utf-8")
+                Path(f"{place}.error").write_text(type(error).__name__, encoding="utf-8")
         return ()
 
 
@@ -178,19 +178,24 @@ def _judge_ours(paths: Sequence[str], config: ResultConfig, out: Path) -> Verdic
             continue
         box = trace.prepared.geometry.box
         own = PeerBox(box.row, box.column, box.rows, box.columns, box.flipped)
-        judged.append(_judged(path, out / f"{Path(path).stem}.png", own, config))
+        judged.append(_judged(path, out / f"{picture_name(path)}.png", own, config))
     return _verdict(OURS, len(paths), judged, refused)
 
 
 def _judge_peer(work: PeerWork, config: ResultConfig) -> Verdict:
     judged, refused = [], Counter[str]()
     for path in work.paths:
-        place = Path(work.out) / Path(path).stem
-        if place.with_suffix(".error").exists():
-            refused[place.with_suffix(".error").read_text(encoding="utf-8")] += 1
-        elif place.with_suffix(".json").exists():
-            box = PeerBox(**json.loads(place.with_suffix(".json").read_text(encoding="utf-8")))
-            judged.append(_judged(path, place.with_suffix(".png"), box, config))
+        picture, box, error = (
+            Path(f"{work.out}/{picture_name(path)}{suffix}") for suffix in (".png", ".json", ".error")
+        )
+        if error.exists():
+            refused[error.read_text(encoding="utf-8")] += 1
+        elif box.exists():
+            try:
+                own = PeerBox(**json.loads(box.read_text(encoding="utf-8")))
+                judged.append(_judged(path, picture, own, config))
+            except NoReference as missing:  # stored, but nobody can say how right it is
+                refused[f"no reference: {missing}"] += 1
     return _verdict(work.name, work.items, judged, refused)
 
 
@@ -226,12 +231,19 @@ def _judged(path: str, picture: Path, box: PeerBox, config: ResultConfig) -> _Ju
     )
 
 
+class NoReference(ValueError):
+    """We reject the file: there is nothing to hold a picture of it to. Its text is the reject's code."""
+
+
 def reference_picture(path: str, box: PeerBox, config: ResultConfig) -> tuple[Prepared, PeerBox]:
-    """The full decode through the reference kernels with a given crop; and the crop of our own."""
+    """The full decode through the reference kernels with a given crop; and the crop of our own.
+
+    Raises NoReference.
+    """
     full = config.model_copy(update={"decode": "full"})
     trace = _whole(path, full)
     if trace.prepared is None or trace.findings is None or trace.mammogram is None:
-        raise ValueError(f"no reference: {trace.outcome_reject().code}")
+        raise NoReference(trace.outcome_reject().code)
     own = trace.prepared.geometry.box
     asked = BreastBox(RoiMethod.DETECTOR, box.row, box.column, box.rows, box.columns, box.flipped)
     prepared = render.render(trace.mammogram, replace(trace.findings, box=asked), full)

@@ -111,6 +111,7 @@ def feed_works(where: str, augment: str, batch_size: int, step_ms: float) -> tup
         or dataset.manifest.config.encoding is not Encoding.PNG
     ):
         raise UsageError("feed compares on TFRecord shards of PNGs in a folder of this machine")
+    Augmenter.named(augment)  # a name that is none is told before anything is measured
     feed = Feed(where, augment, batch_size, step_ms, len(dataset))
     return OurFeed(feed), TfDataFeed(feed)
 

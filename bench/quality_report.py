@@ -126,7 +126,7 @@ def _lesions(quality: Quality) -> list[str]:
     lines = _head("level", "margin", "way", *sizes, "noise")
     grouped = by_setting(one for one in quality.lesions if one.margin in _SHOWN_MARGINS)
     for level, margin in sorted({setting[:2] for setting in grouped}):
-        groups = [grouped[level, margin, size] for size in SIZES_MM]
+        groups = [grouped.get((level, margin, size), []) for size in SIZES_MM]
         for name, ways in (
             ("level", [[one.leveled for one in group] for group in groups]),
             ("bilinear", [[one.bilinear for one in group] for group in groups]),
@@ -139,6 +139,8 @@ def _lesions(quality: Quality) -> list[str]:
 
 def _kept_cell(kept: Sequence[Kept]) -> str:
     """Contrast-to-noise, its 5th percentile, detectability: means over the pictures."""
+    if not kept:  # no lesion of that size in any picture
+        return "–"
     values = [(one.contrast, one.contrast_p5, one.detectability) for one in kept]
     contrast, low, detectability = np.mean(values, axis=0)
     return f"{contrast:.2f} ({low:.2f}) {detectability:.2f}"

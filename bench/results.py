@@ -102,7 +102,10 @@ def save(result: Result, path: Path) -> None:
 
 def is_result(path: Path) -> bool:
     """Whether a JSON file is of this kind: others beside it have a `schema`, gpu-check's have `checks`."""
-    document = json.loads(path.read_bytes())
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path.name} is no JSON") from error
     return isinstance(document, dict) and not document.keys() & {"schema", "checks"}
 
 

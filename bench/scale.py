@@ -22,6 +22,7 @@ import numpy as np
 from bench.measure import Measurement, Pass
 from bench.results import Planned
 from preprocess.config import ExecutionConfig, PrepConfig, ResultConfig
+from preprocess.errors import UsageError
 from preprocess.planning import RunRequest
 from preprocess.runner import run
 
@@ -37,7 +38,7 @@ class WholeRun:
     config: ResultConfig = field(default_factory=ResultConfig)
 
     def once(self, images: int) -> Pass:
-        """One run from nothing; raises ValueError unless all images are prepared."""
+        """One run from nothing. Raises UsageError unless all images are prepared."""
         with tempfile.TemporaryDirectory(prefix="bcd-bench-") as holder:
             out = Path(holder) / "out"
             execution = ExecutionConfig(workers=self.workers)
@@ -46,7 +47,9 @@ class WholeRun:
             summary = run(request)
             wall = time.perf_counter() - start
         if summary.prepared != images:
-            raise ValueError(f"{summary.prepared} of {images} images were prepared")
+            raise UsageError(
+                f"{summary.prepared} of {images} images were prepared: leave out what is rejected or doubled"
+            )
         return Pass(wall, _cpu_s() - before)
 
 

@@ -6,6 +6,8 @@ Out: passes for `measure.interleaved`; parts of `Preparation` are the pipeline's
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -141,13 +143,18 @@ def _decode(jobs: Sequence[tuple[Instance, int]]) -> Parts:
     return ()
 
 
+def picture_name(path: str) -> str:
+    """What a prepared picture is called: files of one name in two folders are two."""
+    return hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class Preparation(_OfPaths):
     """DICOM → stored image, through the product's pipeline; parts: its stages, encoding, writing."""
 
     config: ResultConfig = field(default_factory=ResultConfig)
     out: str | None = None
-    """Where pictures are kept, named as their sources; None: a folder that goes with the process."""
+    """Where pictures are kept, by `picture_name`; None: a folder that goes with the process."""
 
     def open(self) -> Callable[[], Parts]:
         """One pass prepares and stores every file, as a worker does; a reject is stored as nothing."""
@@ -168,7 +175,7 @@ class Preparation(_OfPaths):
             start = time.perf_counter()
             data = encode(trace.prepared.pixels, self.config.encoding)
             encoded = time.perf_counter()
-            (out / f"{Path(path).stem}.png").write_bytes(data)
+            (out / f"{picture_name(path)}.png").write_bytes(data)
             seconds["encode"] += encoded - start
             seconds["write"] += time.perf_counter() - encoded
         return tuple(sorted(seconds.items()))

@@ -21,7 +21,7 @@ import numpy as np
 from bench.flops import TRAINING, forward_flops
 from bench.measure import Measurement, Pass
 from preprocess.errors import UsageError
-from trainer.backends.base import Learner, Recipe, StepPlan, open_learner, prepare
+from trainer.backends.base import Learner, Recipe, StepPlan, open_learner, prepare, require_divisible
 from trainer.config import Backend, ExecutionConfig, ModelConfig, OptimizationConfig, Precision, TrainConfig
 from trainer.data import TrainBatches, train_batches
 from trainer.dataset import open_dataset
@@ -72,6 +72,7 @@ def measure(spec: TrainSpec, dataset: str | None) -> tuple[Measurement, ...]:
     """
     config, execution = spec.configs()
     devices = prepare(execution, config.optimization)
+    require_divisible(spec.batch_size, len(devices), spec.parts)
     learner = _learner(spec, config, execution, devices)
     feeds: list[tuple[str, Iterator[Batch], TrainBatches | None]] = [(CACHED, cycle(_synthetic(spec)), None)]
     if dataset is not None:

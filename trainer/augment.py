@@ -30,6 +30,8 @@ from preprocess.failures import describe
 from trainer.records import Floats, Mask
 
 PRESETS = ("none", "light", "heavy")
+_TRIALS = 3
+"""Of each transform, before a training."""
 
 
 class Augmenter:
@@ -71,6 +73,28 @@ class Augmenter:
         if not isinstance(document, list):
             raise UsageError("augmentation: not a list of transforms")
         return cls(document)
+
+    def require_size(self, size: tuple[int, int]) -> None:
+        """Try each transform on a picture of this size: one that crashes or changes its shape is told now.
+
+        Raises UsageError.
+        """
+        from trainer.transforms import singles
+
+        picture = np.linspace(0, 1, size[0] * size[1], dtype=np.float32).reshape(size)
+        for name, transform in singles(self._document):
+            for seed in range(_TRIALS):
+                transform.set_random_seed(seed)
+                try:
+                    found = transform(image=picture.copy(), mask=picture.copy())
+                except Exception as error:  # noqa: BLE001 - whatever Albumentations or OpenCV make of it
+                    why = (str(error).splitlines() or [""])[0][:200]
+                    raise UsageError(
+                        f"augmentation: {name} fails on images of {size[0]}x{size[1]}: {why}"
+                    ) from None
+                shapes = {found[part].shape for part in ("image", "mask")}
+                if shapes != {size} or found["image"].dtype != np.float32:
+                    raise UsageError(f"augmentation: {name} makes other than {size[0]}x{size[1]} of images")
 
     def to_yaml(self) -> str:
         """The transforms and their arguments, to be dumped into a run, edited, and given to --augment."""

@@ -9,14 +9,18 @@ is passed over for the one before.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.atomic import aborting_on_io_error, new_file, remove_file
 from preprocess.errors import RunAborted
@@ -28,8 +32,9 @@ from trainer.records import Floats
 KEPT = 2
 _META = "position"
 _STEP = re.compile(r"step-\d{8}\.npz")
+_OF_DAMAGE = (None, errno.EINVAL, errno.ENOENT)
+"""What a file that is not whole may lead to; with any other error it may be whole, but cannot be read now."""
 _BEST = re.compile(r"best-\d{4}\.npz")
-_DAMAGE = (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +58,59 @@ class Checkpoints:
         name = f"step-{step:08}.npz"
         _write(self.folder / name, position.to_json(), checkpoint.arrays)
         best = f"best-{position.best_epoch:04}.npz"
-        for path in self._files(_STEP)[:-KEPT]:
+        steps = self._files(_STEP)
+        stale = [path for path in steps if path.name > name]  # of a future that was given up
+        for path in (*stale, *[path for path in steps if path not in stale][:-KEPT]):
             remove_file(path)
         for path in self._files(_BEST):
-            if (
-                path.name < best
-            ):  # a checkpoint that is still kept never names an older one than the last but one
+            # A checkpoint that is still kept never names an older one than the last but one.
+            if path.name < best:
                 self._drop_unnamed(path)
 
     def latest(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """The newest that can be read, and whose best weights can; None if there is none."""
+        """The newest that can be read, and whose best weights can; None if there is none.
+
+        Says what is passed over, and removes it. Raises RunAborted: the disk does not give one that is there,
+        which may well be whole.
+        """
         for path in reversed(self._files(_STEP)):
             try:
                 text, arrays = _read(path)
                 found = Checkpoint(Position.from_json(text), arrays)
                 if found.position.best_epoch:
-                    self.best(found.position.best_epoch)
-            except (*_DAMAGE, RunAborted):
-                note(f"{path.name} cannot be read; going on from the checkpoint before it")
+                    _read(self._best(found.position.best_epoch))
+            except OSError as error:
+                if error.errno not in _OF_DAMAGE:
+                    raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
+                self._pass_over(path, note)
+            except Exception:  # noqa: BLE001 - a flipped bit may look like anything to a parser
+                self._pass_over(path, note)
             else:
                 return found
+        if self._files(_BEST):
+            note("no checkpoint of this fold can be read: it starts over")
         return None
+
+    @staticmethod
+    def _pass_over(path: Path, note: Callable[[str], None]) -> None:
+        note(f"{path.name}, or the best epoch that it names, is damaged: it is passed over")
+        remove_file(path)
 
     def save_best(self, epoch: int, weights: Arrays, logits: Floats) -> None:
         """Keep the weights and validation logits of an epoch (from 1). Raises RunAborted."""
-        _write(self.folder / f"best-{epoch:04}.npz", "", (*weights, ("logits", logits)))
+        _write(self._best(epoch), "", (*weights, ("logits", logits)))
 
     def best(self, epoch: int) -> tuple[Arrays, Floats]:
         """What `save_best` kept. Raises RunAborted if it is damaged."""
-        path = self.folder / f"best-{epoch:04}.npz"
+        path = self._best(epoch)
         try:
             *weights, (_, logits) = _read(path)[1]
-        except _DAMAGE as error:
+        except Exception as error:  # noqa: BLE001 - a flipped bit may look like anything to a parser
             raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
         return tuple(weights), logits
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch:04}.npz"
 
     def _drop_unnamed(self, path: Path) -> None:
         """Remove a best epoch's weights that no kept checkpoint goes back to."""
@@ -94,7 +118,7 @@ class Checkpoints:
         for step in self._files(_STEP):
             try:
                 named.add(Position.from_json(_meta(step)).best_epoch)
-            except _DAMAGE:
+            except Exception:  # noqa: BLE001 - likewise
                 continue
         if int(path.stem.removeprefix("best-")) not in named:
             remove_file(path)
@@ -116,13 +140,19 @@ def _write(path: Path, text: str, arrays: Arrays) -> None:
 
 
 def _read(path: Path) -> tuple[str, Arrays]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-        head = json.loads(bytes(members[_META]))
-        arrays = tuple((name, members[f"{place:05}"]) for place, name in enumerate(head["names"]))
+    with zipfile.ZipFile(path) as members:
+        head = json.loads(bytes(_array(members, _META)))
+        arrays = tuple((name, _array(members, f"{place:05}")) for place, name in enumerate(head["names"]))
     return head["text"], arrays
 
 
 def _meta(path: Path) -> str:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-        text: str = json.loads(bytes(members[_META]))["text"]
+    with zipfile.ZipFile(path) as members:
+        text: str = json.loads(bytes(_array(members, _META)))["text"]
     return text
+
+
+def _array(members: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """One array; its CRC is verified before anything parses it, whatever its header says of its size."""
+    array: npt.NDArray[Any] = np.load(io.BytesIO(members.read(f"{name}.npy")), allow_pickle=False)
+    return array

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from preprocess import __version__
+from preprocess import __version__, interrupts
 from preprocess.config import LogFormat
 from preprocess.config_options import Where
 from preprocess.errors import UsageError
-from preprocess.exits import DefaultGroup, tell_fault
+from preprocess.exits import INTERRUPTS, DefaultGroup, tell_fault
 from preprocess.places import Place
 from trainer.commands import AFTER_TRAINING, make_report
 from trainer.options import ENVIRONMENT, train_config, train_options
@@ -77,20 +77,24 @@ def fit(ctx: click.Context, /, dataset: Place | None, out: Path, **_: object) ->
 
 
 def _tell(summary: FitSummary, *, as_json: bool) -> None:
+    from trainer.position import chosen_by
+
     if as_json:
         results = [
-            {"fold": one.fold, "best_epoch": one.best_epoch, one.monitor: one.score}
+            {"fold": one.fold, "best_epoch": one.best_epoch, **dict([chosen_by(one.monitor, one.score)])}
             for one in summary.results
         ]
         click.echo(json.dumps({"event": "summary", "was_finished": summary.was_finished, "folds": results}))
         return
-    from trainer.position import chosen_by
-
     if summary.was_finished:
         click.echo("this run is finished; there was nothing left to do")
     for one in summary.results:
         name, value = chosen_by(one.monitor, one.score)
-        click.echo(f"fold {one.fold}: best epoch {one.best_epoch}, {name} {value:.4f}")
+        if value is None:
+            told = f"last epoch {one.best_epoch}: no {name}, as its validation has not both classes"
+        else:
+            told = f"best epoch {one.best_epoch}, {name} {value:.4f}"
+        click.echo(f"fold {one.fold}: {told}")
     click.echo(f"{summary.out} holds models, predictions and histories")
 
 
@@ -105,6 +109,7 @@ def export(run: Path, kind: str, fold: int, out: Path | None) -> None:
     """Write the model of one fold of RUN for use without this program, checked against the Keras model."""
     from trainer.backends.base import choose_installed_backend
 
+    interrupts.handle(INTERRUPTS)
     choose_installed_backend()  # ONNX is made in a process of its own
     from trainer.export import Format, export_run
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preprocess import interrupts
 from preprocess.config_options import Where
 from preprocess.errors import UsageError
+from preprocess.exits import INTERRUPTS
 from preprocess.places import Place
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ def tell_scores(found: Evaluation) -> None:
         )
     if found.held_out.unknown:
         click.echo(f"{found.held_out.unknown} images have no label and are in no score")
-    if found.trained_on:
+    if found.trained_on is None:
+        click.echo("the run's own dataset is gone: who was trained on cannot be told", err=True)
+    elif found.trained_on:
         shared = f"{found.trained_on} patients are in the dataset that was trained on, too: scores flatter"
         click.echo(shared, err=True)
     for message in found.corrupt:
@@ -185,6 +189,8 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
         lesions=lesions if isinstance(lesions, Path) else None,
         lesion_rule=rule if isinstance(rule, str) else None,
     )
+    if request.lesion_rule is not None and request.lesions is None:
+        raise UsageError("--lesion-rule needs --lesions")
     answer = run_explanation(opened, request)
     click.echo(f"{answer.explained} explained, {answer.rejected} rejected; {out}/explanations.csv")
     tell_rejects(answer.rejected_by_code)
@@ -195,6 +201,8 @@ def explain(ctx: click.Context, /, run: Path, inputs: tuple[str, ...], out: Path
             f"the map peaks in a true lesion in {answer.hits} of {answer.with_lesions} images"
             f" ({answer.hits / answer.with_lesions:.0%}; {answer.chance:.1%} by chance)"
         )
+    elif request.lesions is not None:
+        click.echo(f"no image has a lesion in {request.lesions.name} (it is asked by image_id)", err=True)
     ctx.exit(0 if answer.explained else 3)
 
 
@@ -221,6 +229,7 @@ def make_report(folder: Path, tta: str = "none", workers: int = 0, *, quiet: boo
 
 
 def _open(folder: Path) -> Run:
+    interrupts.handle(INTERRUPTS)
     from trainer.run import open_run
 
     return open_run(folder)

@@ -138,7 +138,7 @@ class ModelConfig(_Frozen):
     """What is built."""
 
     model: str = Field("convnext_tiny", description="Backbone; `bcd-train models` lists them.")
-    weights: str = Field("imagenet", description="imagenet, none, or a weights file.")
+    weights: str = Field("imagenet", description="imagenet, phantoms, none, or a weights file.")
     head_blocks: int = Field(1, ge=0, le=4, description="Residual blocks over the backbone's features.")
     head_filters: int = Field(256, ge=8, le=2048, description="Filters of the head's convolutions.")
     pooling: Pooling = Field(
@@ -179,7 +179,9 @@ class OptimizationConfig(_Frozen):
     precision: Precision = Field(Precision.FLOAT32, description="Keras dtype policy.")
     monitor: Monitor = Field(Monitor.BREAST_PR_AUC, description="Metric that chooses the best checkpoint.")
     patience: int = Field(0, ge=0, description="Epochs without a better metric before stopping; 0: never.")
-    seed: int = Field(0, ge=0, description="Seed of initial weights, sampling, augmentation and dropout.")
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="Seed of initial weights, sampling, augmentation and dropout."
+    )
 
 
 class TrainConfig(_Frozen):

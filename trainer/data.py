@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from preprocess.errors import DatasetDamaged
+from preprocess.errors import DatasetDamaged, DatasetUnreadable
 from trainer.augment import Augmenter
 from trainer.config import BagPooling, DataConfig, OnCorrupt, TrainConfig
 from trainer.dataset import Dataset
@@ -116,6 +116,8 @@ class Loader:
         """Fill the views `out` of a batch's images and lesion maps."""
         try:
             stored = self._dataset.pixels(row)
+        except DatasetUnreadable:  # no record's fault: --on-corrupt skip would leave out all there is
+            raise
         except DatasetDamaged as error:
             if self._config.on_corrupt is OnCorrupt.FAIL:
                 raise
@@ -247,6 +249,13 @@ class EvaluationBatches(Loader):
         super().__init__(dataset, labels, config, workers, Marks(windows=marks.windows))
         self.examples = examples_of(dataset.rows, rows, config)
 
+    def left_out(self) -> Iterator[tuple[Rows, Rows]]:
+        """Of each breast with more views than a bag holds: the rows in the bag, and the rest."""
+        views = self._config.bag_views
+        for members in self.examples:
+            if len(members) > views:
+                yield members[:views], members[views:]
+
     @property
     def steps(self) -> int:
         """Batches, the last of them filled up."""
@@ -279,8 +288,11 @@ def train_batches(
     config: TrainConfig,
     workers: int = 0,
     marks: Marks = NO_MARKS,
+    augmenter: Augmenter | None = None,
 ) -> TrainBatches:
     """Batches to train on `rows`: sampled, augmented; soft positives and cells of lesion maps in the labels.
+
+    augmenter: None: the one that the config names, read now.
 
     Raises:
         UsageError: the augmentation cannot be read, or balance is asked of one class.
@@ -289,7 +301,7 @@ def train_batches(
     order = sampler(
         dataset.rows, labels, rows, config.data, seed=optimization.seed, epochs=optimization.epochs
     )
-    augmenter = Augmenter.named(config.data.augment)
+    augmenter = augmenter or Augmenter.named(config.data.augment)
     return TrainBatches(dataset, labels, order, augmenter, workers, marks)
 
 

@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 from preprocess.config import Format
-from preprocess.errors import DatasetDamaged, UsageError
+from preprocess.errors import DatasetDamaged, DatasetUnreadable, UsageError
 from preprocess.failures import describe
 from preprocess.images import pixels_sha256
 from preprocess.manifest import Manifest, read_manifest
@@ -79,6 +79,7 @@ class Dataset:
 
         Raises:
             DatasetDamaged: it is not what was written; the message names shard and row.
+            DatasetUnreadable: the disk or store did not give it, and may be gone with all the others.
         """
         kept = self._kept.get(index)
         if kept is not None:
@@ -97,7 +98,7 @@ class Dataset:
         try:
             source, pixels = self._shards.read(shard, number)
         except OSError as error:
-            raise DatasetDamaged(f"{shard}: row {number}: cannot be read: {describe(error)}") from None
+            raise DatasetUnreadable(f"{shard}: row {number}: cannot be read: {describe(error)}") from None
         except DatasetDamaged as error:
             raise type(error)(f"{shard}: row {number}: {error}") from None
         if source != row.source or pixels.shape != (self.height, self.width):

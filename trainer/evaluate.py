@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.atomic import write_atomically
+from preprocess.atomic import remove_file, write_atomically
 from preprocess.errors import DatasetDamaged, RunAborted, UsageError
 from preprocess.places import Place, plain_name
 from preprocess.schema import InstanceRow
@@ -23,13 +23,15 @@ from trainer.assessment import Assessment, assess
 from trainer.curves import Curve, all_curves
 from trainer.dataset import Dataset, open_dataset
 from trainer.folds import TEST, split
-from trainer.inference import Doubles, Tta, one_by_one, probabilities
+from trainer.inference import Doubles, Tta, one_by_one, probabilities, with_left_out_views
 from trainer.predictions import Level, Predictions
 from trainer.records import Rows
 from trainer.run import Run
 from trainer.targets import Labels, labels_of
 
 NO_FOLD = -1
+METRICS = "metrics.json"
+"""Written last: its presence says that the rest is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class Evaluation:
     curves: tuple[Curve, ...]
     corrupt: tuple[str, ...]
     """Records that were left out (--on-corrupt skip), with the reason."""
-    trained_on: int = 0
-    """Patients of another dataset who are in the run's own, too: their scores flatter."""
+    trained_on: int | None = 0
+    """Patients of another dataset who are in the run's own, too: their scores flatter. None: the run's own is
+    gone, so that nobody can tell."""
 
 
 def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, workers: int = 0) -> Evaluation:
@@ -79,7 +82,7 @@ def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, worke
     kept = tuple(dataset.rows[row] for row in rows)
     tested = np.array([where is None and row.split == TEST for row in kept], bool)
     evaluation = Evaluation(
-        folder=run.folder / ("evaluation" if where is None else f"evaluation-{plain_name(dataset.place)}"),
+        folder=run.folder / "evaluation" if where is None else _folder(run, dataset),
         dataset=plain_name(dataset.place),
         rows=kept,
         predictions=predictions,
@@ -93,12 +96,22 @@ def evaluate(run: Run, where: Place | None = None, *, tta: Tta = Tta.NONE, worke
     return evaluation
 
 
-def _shared_patients(run: Run, dataset: Dataset) -> int:
-    """How many patients are in the run's own dataset, too, where that still is there."""
+def _folder(run: Run, dataset: Dataset) -> Path:
+    """RUN/evaluation-NAME, or with a part of its hash where another dataset of that name was here before."""
+    folder = run.folder / f"evaluation-{plain_name(dataset.place)}"
+    try:
+        there = json.loads((folder / METRICS).read_bytes())["dataset_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder
+    return folder if there == dataset.sha256 else folder.with_name(f"{folder.name}-{dataset.sha256[:8]}")
+
+
+def _shared_patients(run: Run, dataset: Dataset) -> int | None:
+    """How many patients are in the run's own dataset, too; None where that is not there any more."""
     try:
         own = open_dataset(run.dataset)
     except (UsageError, RunAborted, DatasetDamaged):
-        return 0
+        return None
     return len({row.patient_id for row in dataset.rows} & {row.patient_id for row in own.rows})
 
 
@@ -110,6 +123,8 @@ def _require_fit(run: Run, dataset: Dataset, *, own: bool) -> None:
     mine, theirs = run.preprocessing, dataset.manifest.config
     ignored = {
         "formats", "encoding", "folds", "seed", "limit", "shard_images", "shard_bytes", "identifiers", "read",
+        "modality", "max_file_bytes", "max_pixels", "max_inflate_bytes", "max_inflate_ratio",
+        "max_sequence_depth",
     }  # fmt: skip
     fields = type(mine).model_fields.keys() - ignored
     different = sorted(name for name in fields if getattr(mine, name) != getattr(theirs, name))
@@ -151,6 +166,7 @@ def _of(
 
     batches = evaluation_batches(dataset, labels, rows, one_by_one(run.config.data), workers)
     found = probabilities([run.model(fold) for fold in folds], batches.iterate(), len(dataset), tta)
+    found = with_left_out_views(found, batches.left_out())
     corrupt += [record.message for record in batches.corrupt]
     return found
 
@@ -166,12 +182,15 @@ def _write(evaluation: Evaluation, run: Run, dataset: Dataset, tta: Tta) -> None
         "folds": list(run.folds),
         "tta": tta.value,
         "corrupt_records": list(evaluation.corrupt),
+        "patients_trained_on": evaluation.trained_on,
         "held_out": dataclasses.asdict(evaluation.held_out),
         "test": None if evaluation.test is None else dataclasses.asdict(evaluation.test),
     }
     evaluation.folder.mkdir(parents=True, exist_ok=True)
+    for earlier in (evaluation.folder / METRICS, *evaluation.folder.glob("*.svg")):
+        remove_file(earlier)
     evaluation.predictions.write(evaluation.folder / "predictions.parquet")
     for curve in evaluation.curves:
         write_atomically(evaluation.folder / f"{curve.name}.svg", curve.svg.encode())
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(evaluation.folder / "metrics.json", text.encode())
+    write_atomically(evaluation.folder / METRICS, text.encode())

@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from preprocess.atomic import TEMPORARY_SUFFIX, aborting_on_io_error, sync_directory
-from preprocess.errors import RunAborted, UsageError
+from preprocess.config import ResultConfig
+from preprocess.errors import DatasetDamaged, RunAborted, UsageError
 from preprocess.failures import describe
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
         out: a folder that does not exist, or a path that ends in .onnx.
 
     Raises:
-        UsageError: the run has no such model; `out` exists; a library that the format needs is missing.
+        UsageError: the run has no such model, or one of windows; `out` exists; a library that the format
+            needs is missing.
         RunAborted: the exported model does not agree with the Keras model, or the disk failed.
     """
     source = run / f"fold={fold}" / "model.keras"
@@ -101,6 +104,11 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
     model = with_probabilities(in_float32(load(source)))
     preprocessing = _read_text(run / PREPROCESSING)
     facts = model_facts(model)
+    if (facts.height, facts.width) != (size := _size_of(preprocessing)):
+        raise UsageError(
+            f"{run}: its model takes {facts.height}x{facts.width}, images of its dataset are"
+            f" {size[0]}x{size[1]}: it was trained on windows and knows no whole image"
+        )
     aside = out.parent / f".{out.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     try:
         with aborting_on_io_error(out):
@@ -185,7 +193,16 @@ def _write_onnx(model: keras.Model, source: Path, path: Path, texts: dict[str, s
 def _difference(model: keras.Model, other: Callable[[Floats], Floats]) -> float:
     """The largest absolute difference of probabilities; NaN if any is NaN."""
     pictures = trial_pictures(model.input_shape[1:])
-    return max(float(np.abs(np.asarray(model(batch)) - other(batch)).max()) for batch in pictures)
+    return float(np.max([np.abs(np.asarray(model(batch)) - other(batch)).max() for batch in pictures]))
+
+
+def _size_of(preprocessing: str) -> tuple[int, int]:
+    """Rows and columns of prepared images. Raises DatasetDamaged."""
+    try:
+        config = ResultConfig.model_validate_json(preprocessing)
+    except ValidationError:
+        raise DatasetDamaged(f"{PREPROCESSING} is damaged") from None
+    return config.height, config.width
 
 
 def _read_text(path: Path) -> str:

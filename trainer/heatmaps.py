@@ -37,9 +37,9 @@ class OriginalMap:
     def peak(self) -> tuple[int, int] | None:
         """Full-size row and column of the largest block's middle; of equals, the first in raster order.
 
-        None for a map that is zero everywhere: nothing in the image raised the answer.
+        None for a map that is positive nowhere: nothing in the image raised the answer.
         """
-        if not self.values.any():
+        if not (self.values > 0).any():
             return None
         row, column = np.unravel_index(int(np.argmax(self.values)), self.values.shape)
         half = self.step_px // 2

@@ -16,8 +16,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.errors import RunAborted
 from trainer.config import DataConfig
-from trainer.records import Batch, Floats
+from trainer.records import Batch, Floats, Rows
 
 Doubles = npt.NDArray[np.float64]
 
@@ -63,6 +64,9 @@ def probabilities(
         batches: with `rows` (B,), or (B, V) where all views of a bag get the bag's probability.
         count: rows of the dataset.
         tta: which mirrored pictures to average over.
+
+    Raises:
+        RunAborted: an answer is no number.
     """
     found = np.full(count, np.nan)
     for batch in batches:
@@ -73,7 +77,24 @@ def probabilities(
         rows = batch.rows.reshape(len(mean), -1)
         values = np.broadcast_to(mean[:, None], rows.shape)
         kept = counted[:, None] & (rows >= 0)
+        if not np.isfinite(values[kept]).all():
+            raise RunAborted("a model's answer is no number: its sums overflow for some image")
         found[rows[kept]] = values[kept]
+    return found
+
+
+def with_left_out_views(found: Doubles, left_out: Iterable[tuple[Rows, Rows]]) -> Doubles:
+    """Give views that a bag had no place for its probability: it is the breast's.
+
+    Args:
+        found: (n,) from `probabilities`.
+        left_out: by breast, the rows that were in the bag, and those that were not.
+    """
+    found = found.copy()
+    for shown, rest in left_out:
+        known = found[shown][~np.isnan(found[shown])]
+        if known.size:
+            found[rest] = known[0]
     return found
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from preprocess.errors import UsageError
 from preprocess.failures import describe
-from preprocess.records import BreastBox, Geometry, RoiMethod
+from preprocess.records import BreastBox, Geometry, LabelValue, RoiMethod
 from preprocess.schema import InstanceRow
 from trainer.records import Floats, Mask
 from trainer.targets import Labels, Rule
@@ -117,8 +117,17 @@ def _rule(path: Path, rule: str | None, columns: frozenset[str]) -> Rule | None:
 def _counts(rule: Rule | None, line: Mapping[str, str]) -> bool:
     if rule is None:
         return True
-    value = line[rule.column] or ""
-    return rule.holds(_TRUE.get(value.lower(), value) or None) is True
+    text = line[rule.column] or ""
+    return rule.holds(_value(_TRUE.get(text.lower(), text))) is True
+
+
+def _value(text: str) -> LabelValue | None:
+    """1 and 1.0 are one number, as a rule sees them."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text or None
+    return number if np.isfinite(number) else None
 
 
 def _box(names: tuple[str, ...], numbers: Sequence[str]) -> Box | None:

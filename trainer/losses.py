@@ -35,6 +35,8 @@ class LossSpec:
     auxiliary_weight: float = 0.0
     lesion_weight: float = 0.0
     """Of the lesion maps, where logits and labels have columns for them."""
+    positive_label: float = 1.0
+    """What a positive's label is in the batches: the weights of classes go by the share of it."""
 
 
 def loss_spec(
@@ -104,7 +106,8 @@ def target_loss(logits: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
     """(B,), (B,) → (B,): the target's loss. Labels may lie between 0 and 1 (mixup); 0 where unknown."""
     known = ops.isfinite(labels)
     labels = ops.where(known, labels, 0.0)
-    weight = spec.negative_weight + labels * (spec.positive_weight - spec.negative_weight)
+    positive = labels / spec.positive_label
+    weight = spec.negative_weight + positive * (spec.positive_weight - spec.negative_weight)
     aims = labels * spec.soft_positive
     aims = aims * (1 - spec.smoothing) + spec.smoothing / 2
     loss = weight * binary_cross_entropy(logits, aims)

@@ -46,8 +46,13 @@ class EpochRow:
         scored += [(f"breast_{name}", getattr(self.breast, name)) for name in Scores.names()]
         return (*own, *scored)
 
-    def score(self, monitor: Monitor) -> float:
-        """What to choose by, larger is better; the log loss where the metric does not exist."""
+    def score(self, monitor: Monitor) -> float | None:
+        """What to choose by, larger is better; None where validation has one class or none.
+
+        Of negatives alone the log loss is best for who says no the loudest: nothing can be chosen by it.
+        """
+        if self.image.positives in (0, self.image.count):
+            return None
         name = monitor.value.removeprefix("breast_")
         scores = self.breast if monitor.value.startswith("breast_") else self.image
         value = None if monitor is Monitor.LOSS else getattr(scores, name)
@@ -56,8 +61,13 @@ class EpochRow:
         return -(self.image.log_loss or 0.0)
 
 
-def chosen_by(monitor: str, score: float) -> tuple[str, float]:
-    """A score's name and value as people read them: below 0 it is a log loss with its sign turned."""
+def chosen_by(monitor: str, score: float | None) -> tuple[str, float | None]:
+    """What an epoch was chosen by, and its value: of a score below 0, the log loss that it is.
+
+    None: there was nothing to choose by, and the last epoch was taken.
+    """
+    if score is None or score == float("-inf"):
+        return monitor, None
     return ("log_loss", -score) if score < 0 else (monitor, score)
 
 
@@ -120,9 +130,11 @@ class Position:
     """Parts that a batch is gone through in."""
 
     def after_epoch(self, row: EpochRow, monitor: Monitor) -> Self:
-        """The beginning of the next epoch. Of equal scores the first is the best."""
+        """The beginning of the next epoch. Of equal scores the first is the best, of none the last."""
         score = row.score(monitor)
         moved = replace(self, epoch=self.epoch + 1, tally=Tally(), history=(*self.history, row))
+        if score is None:
+            return replace(moved, best_epoch=row.epoch)
         better = self.best_epoch == 0 or score > self.best_score
         return replace(moved, best_epoch=row.epoch, best_score=score) if better else moved
 

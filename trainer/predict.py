@@ -33,7 +33,7 @@ from preprocess.runner import run as prepare_dataset
 from preprocess.schema import InstanceRow
 from trainer.data import evaluation_batches
 from trainer.dataset import open_dataset
-from trainer.inference import Tta, one_by_one, probabilities
+from trainer.inference import Tta, one_by_one, probabilities, with_left_out_views
 from trainer.predictions import Level, Predictions
 from trainer.run import Run
 from trainer.targets import Labels
@@ -98,6 +98,8 @@ def predict(run: Run, request: Request, reporter: Reporter | None = None) -> Ans
             reporter,
         )
         rows = read_rows(folder, read_manifest(folder).label_columns())
+        if request.submission:
+            _require_laterality(rows)
         predictions = _predictions(run, request, folder) if summary.prepared else None
     table = _Table(rows, predictions)
     guessed: tuple[str, ...] = ()
@@ -130,7 +132,9 @@ def _workshop(request: Request) -> Iterator[Path]:
     if request.keep is not None:
         yield request.keep
         return
-    with tempfile.TemporaryDirectory(prefix=".bcd-predict-", dir=request.out.parent) as folder:
+    beside = request.out.parent.resolve()
+    inside = any(beside.is_relative_to(Path(one).resolve()) for one in request.inputs if Path(one).is_dir())
+    with tempfile.TemporaryDirectory(prefix=".bcd-predict-", dir=None if inside else beside) as folder:
         yield Path(folder) / "dataset"
 
 
@@ -142,7 +146,18 @@ def _predictions(run: Run, request: Request, folder: Path) -> Predictions:
     )
     models = [run.model(fold) for fold in run.folds]
     found = probabilities(models, batches.iterate(), len(dataset), request.tta)
+    found = with_left_out_views(found, batches.left_out())
     return Predictions.of(dataset.rows, np.zeros(len(dataset)), np.full(len(dataset), np.nan), found)
+
+
+def _require_laterality(rows: Sequence[InstanceRow]) -> None:
+    """Before any model is asked. Raises UsageError: an image that could be read has no laterality."""
+    nameless = [row.source for row in rows if row.status is Status.PREPARED and not row.laterality]
+    if nameless:
+        raise UsageError(
+            f"--submission needs the laterality of every image; {len(nameless)} have none,"
+            f" such as {nameless[0]}"
+        )
 
 
 class _Table:
@@ -155,7 +170,8 @@ class _Table:
         if predictions is not None:
             images, breasts = predictions.cases(Level.IMAGE), predictions.cases(Level.BREAST)
             self._image = dict(zip(images.keys, images.probabilities.tolist(), strict=True))
-            self._breast = dict(zip(breasts.keys, breasts.probabilities.tolist(), strict=True))
+            found = zip(breasts.keys, breasts.probabilities.tolist(), strict=True)
+            self._breast = {key: value for key, value in found if not np.isnan(value)}
 
     def images(self) -> Iterator[tuple[str, ...]]:
         """COLUMNS of every input, in source order."""
@@ -169,16 +185,7 @@ class _Table:
             )  # fmt: skip
 
     def submission(self, share: float) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-        """SUBMISSION_COLUMNS of every breast, and the breasts that none of the images could be read of.
-
-        Raises UsageError: an image that could be read has no patient or laterality.
-        """
-        nameless = [row.source for row in self._rows if row.status is Status.PREPARED and not row.laterality]
-        if nameless:
-            raise UsageError(
-                f"--submission needs the laterality of every image; {len(nameless)} have none,"
-                f" such as {nameless[0]}"
-            )
+        """SUBMISSION_COLUMNS of every breast, and the breasts that none of the images could be read of."""
         breasts = sorted(
             {f"{row.patient_id}_{row.laterality}" for row in self._rows if row.patient_id and row.laterality}
         )

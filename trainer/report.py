@@ -15,12 +15,13 @@ from preprocess.errors import DatasetDamaged, UsageError
 from trainer import report_cases as cases
 from trainer import report_tables as tables
 from trainer.augment import Augmenter
-from trainer.config import Pooling
+from trainer.config import BagPooling, Pooling
 from trainer.contact import contact_sheet
 from trainer.curves import Curve, Line, history
 from trainer.dataset import Dataset, open_dataset
 from trainer.evaluate import Evaluation
 from trainer.run import Run
+from trainer.runfolder import AUGMENTATION
 
 _TRAINING = (
     ("Loss", "log loss", (("train_loss", "training (as weighted)"), ("log_loss", "validation"))),
@@ -60,7 +61,7 @@ def render_page(run: Run, evaluation: Evaluation) -> str:
         folds=tables.fold_table(run),
         training=_training(run),
         cases=cases.groups(run, dataset, evaluation.predictions),
-        how_explained="its cells" if run.config.model.pooling is Pooling.TOP else "Grad-CAM",
+        how_explained=_how_explained(run),
         slices=tables.slice_table(found),
         augmented=_augmented(run, dataset),
         augmentation=run.config.data.augment,
@@ -68,6 +69,14 @@ def render_page(run: Run, evaluation: Evaluation) -> str:
         model=tables.model_table(run),
         config=tables.config_table(run),
     )
+
+
+def _how_explained(run: Run) -> str:
+    """What the cases' pictures show."""
+    if run.config.data.bags is not BagPooling.NONE:
+        return "A breast's answer comes from all its views, so there is no map of one image."
+    means = "its cells" if run.config.model.pooling is Pooling.TOP else "Grad-CAM"
+    return f"What the answer comes from is red (of the model that had not seen the patient: {means})."
 
 
 def _subtitle(run: Run) -> str:
@@ -117,9 +126,9 @@ def _history(run: Run, title: str, y: str, columns: tuple[tuple[str, str], ...])
 
 
 def _augmented(run: Run, dataset: Dataset) -> str:
-    """A contact sheet, empty if the augmentation's file or an image is not there any more."""
+    """A contact sheet, empty if the run's augmentation or an image is not there any more."""
     try:
-        augmenter = Augmenter.named(run.config.data.augment)
+        augmenter = Augmenter.from_yaml((run.folder / AUGMENTATION).read_text("utf-8"))
         return cases.data_uri(contact_sheet(dataset, augmenter))
-    except (UsageError, DatasetDamaged):
+    except (OSError, ValueError, UsageError, DatasetDamaged):
         return ""

@@ -37,7 +37,9 @@ class History:
     """One tuple per epoch."""
 
     def column(self, name: str) -> tuple[float, ...]:
-        """One value per epoch."""
+        """One value per epoch. Raises DatasetDamaged."""
+        if name not in self.columns or any(len(row) != len(self.columns) for row in self.values):
+            raise DatasetDamaged(f"fold={self.fold}/history.csv has no whole column {name}")
         at = self.columns.index(name)
         return tuple(row[at] for row in self.values)
 
@@ -62,7 +64,10 @@ class Run:
     def _load(self, fold: int) -> keras.Model:
         from trainer.models import load
 
-        return load(self._files.fold(fold) / MODEL)
+        path = self._files.fold(fold) / MODEL
+        if not path.is_file():
+            raise UsageError(f"{path.parent} has no {MODEL} any more")
+        return load(path)
 
     def result(self, fold: int) -> FoldResult:
         """What a complete fold came to."""

@@ -71,7 +71,9 @@ class FoldResult:
     best_epoch: int
     """From 1."""
     monitor: str
-    score: float
+    """What the epoch was chosen by: the metric of --monitor, or log_loss."""
+    score: float | None
+    """Its value; None where validation had one class or none, so that the last epoch was taken."""
     epochs: int
     """How many were trained; early stopping may leave some out."""
     seconds: float
@@ -233,7 +235,8 @@ def _refuse_foreign(path: Path) -> None:
 def _differences(run: RunFolder, identity: Identity) -> list[str]:
     """Names and values of what RUN was made with and what is asked for, where they differ."""
     if not (run.path / CONFIG).exists() or not (run.path / INPUTS).exists():
-        return []
+        begun = any(run.path.glob("fold=*"))  # nobody knows by which config: an --overwrite was interrupted
+        return [f"it holds folds, but no {CONFIG} or {INPUTS}"] if begun else []
     try:
         there = run.config().flat()
         stored = {"lesions": ""} | json.loads((run.path / INPUTS).read_bytes())  # older runs knew none
@@ -257,7 +260,7 @@ def _describe(run: RunFolder, identity: Identity) -> None:
     manifest = dataset.manifest
     text = yaml.safe_dump(identity.config.flat(), sort_keys=False, allow_unicode=True)
     document = {
-        "place": str(dataset.place),
+        "place": str(dataset.place.absolute() if isinstance(dataset.place, Path) else dataset.place),
         "manifest_sha256": dataset.sha256,
         "images": len(dataset),
         "counts": manifest.counts.model_dump(mode="json"),
@@ -271,18 +274,23 @@ def _describe(run: RunFolder, identity: Identity) -> None:
 
 
 def _clean(path: Path) -> None:
-    """Remove what a killed training left half-written."""
+    """Remove what a killed training left half-written, and checkpoints of complete folds."""
     clean_leftovers(path)
+    for done in path.glob(f"fold=*/{RESULT}"):
+        remove_folder(done.parent / "checkpoint")
     for aside in path.glob("fold=*/.*.keras"):
         remove_file(aside)
 
 
 def _clear(path: Path) -> None:
-    """Remove everything but the lock; run.json and results first, so that no part claims to be complete."""
+    """Remove everything but the lock; run.json and results first, so that no part claims to be complete.
+
+    Config and inputs last: what is left of an interrupted clearing is never taken for another config's.
+    """
     for done in (path / RUN, *path.glob(f"fold=*/{RESULT}")):
         remove_file(done)
     with aborting_on_io_error(path):
-        for entry in path.iterdir():
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name in (CONFIG, INPUTS)):
             if entry.name == STATE:
                 continue
             if entry.is_dir():

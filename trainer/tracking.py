@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }  # fmt: skip
 """Unless set already: MLflow would hold a training up for minutes, and prints URLs with passwords."""
-_USER = re.compile(r"//[^/@\s]*@")
+_USER = re.compile(r"//\S*@")
 _LONGEST = 200
 
 
@@ -107,12 +108,19 @@ class MLflow:
             self._remember()
 
     def close(self) -> None:
-        """End the run on the server; a training that goes on takes it up again."""
+        """End the run on the server, as killed or failed where it was; one that goes on takes it up again."""
         try:
             with _told():
-                self._client.set_terminated(self._run)
+                self._client.set_terminated(self._run, status=_status(sys.exc_info()[1]))
         except NotTaken as error:
             self._say(f"MLflow was not told of the end: {error}")
+
+
+def _status(error: BaseException | None) -> str:
+    """MLflow's word for how a training ended."""
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
 def _client(uri: str) -> Any:  # MLflow's types are not known where it is not installed

@@ -11,6 +11,7 @@ training that was killed at any moment goes on to the same numbers (with --deter
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -45,7 +46,7 @@ from trainer.lesions import LesionMaps
 from trainer.logs import Log, logs_of
 from trainer.metrics import scores
 from trainer.mixup import mixed
-from trainer.position import Position, Tally
+from trainer.position import Position, Tally, chosen_by
 from trainer.predictions import Level, Predictions
 from trainer.progress import Reporter
 from trainer.records import Floats, Split
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
     from trainer.models import WeightsRecord
     from trainer.optimizers import Phase
 
+_TOLD = 20
+"""Corrupt records that are named one by one."""
 MOST_OVERFLOWS = 50
 """Steps in a row that float16 may leave out before the training counts as diverged."""
 
@@ -106,6 +109,9 @@ class FoldJob:
     config: TrainConfig
     execution: ExecutionConfig
     devices: tuple[str, ...]
+    augmenter: Augmenter
+    """Read once, for all folds."""
+    weights: WeightsRecord
 
 
 def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSummary:
@@ -125,11 +131,13 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
     if not len(dataset):
         raise UsageError(f"{request.dataset} has no prepared image")
     seed = config.optimization.seed
+    augmenter = Augmenter.named(config.data.augment)
     labels = labels_of(dataset.rows, config.data, config.model.auxiliary, seed=seed)
     lesions = lesions_of(dataset, labels, config)
+    augmenter.require_size(shown_size(dataset, config))
     usable = labels if not config.data.window or lesions is None else lesions.known(labels)
     splits = [split(dataset, usable, fold) for fold in _folds(execution.fold, dataset)]
-    augmentation = Augmenter.named(config.data.augment).to_yaml()
+    augmentation = augmenter.to_yaml()
     record = _weights_record(config)
     marks = lesions.sha256() if lesions else ""
     identity = Identity(config, dataset, augmentation, record.sha256 or "", marks)
@@ -143,12 +151,21 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
             write_json(run.path / WEIGHTS, asdict(record))
         for one in missing:
             marked = Marks(lesions, windows_of(dataset, lesions, config, one))
-            job = FoldJob(run, dataset, labels, marked, one, config, execution, devices)
-            with contextlib.closing(FoldTraining(job, report, interrupts)) as training:
-                run.finish(one.fold, training.run())
-            run.finish_run()
+            job = FoldJob(run, dataset, labels, marked, one, config, execution, devices, augmenter, record)
+            _train(job, report, interrupts)
+        run.finish_run()
         results = tuple(result for one in splits if (result := run.result(one.fold)) is not None)
     return FitSummary(request.out, results, was_finished=not missing)
+
+
+def _train(job: FoldJob, report: Reporter, interrupts: Interrupts) -> None:
+    """One fold, to its result; nothing of its model stays in memory for the next."""
+    with contextlib.closing(FoldTraining(job, report, interrupts)) as training:
+        result = training.run()
+    del training
+    gc.collect()
+    job.run.finish(job.split.fold, result)
+    job.run.finish_run()
 
 
 class FoldTraining:
@@ -159,7 +176,7 @@ class FoldTraining:
         data, workers = job.config.data, job.execution.data_workers
         self.folder = job.run.fold(job.split.fold)
         self.batches: TrainBatches = train_batches(
-            job.dataset, job.labels, job.split.train, job.config, workers, job.marks
+            job.dataset, job.labels, job.split.train, job.config, workers, job.marks, job.augmenter
         )
         self.validation: EvaluationBatches = evaluation_batches(
             job.dataset, job.labels, job.split.validation, data, workers, job.marks
@@ -200,6 +217,9 @@ class FoldTraining:
             learner.restore(found.arrays)
             at = f"epoch {position.epoch + 1}, step {position.tally.steps}"
             self.report.note(f"fold {job.split.fold}: going on from {at}")
+            if job.execution.memory_limit is not None:
+                told = f"a batch is still gone through in {position.parts} parts"
+                self.report.note(f"--memory-limit is for a training that begins: {told}")
         elif job.execution.memory_limit is not None:
             batch = self.batches.batch(0, 0)
             parts = parts_that_fit(learner, batch, job.execution.memory_limit, position.parts)
@@ -299,14 +319,18 @@ class FoldTraining:
         weights, logits = self.checkpoints.best(position.best_epoch)
         save(without_lesion_map(self.learner.finish(weights)), self.folder / MODEL)
         self._predictions(logits).write(self.folder / PREDICTIONS)
+        name, value = chosen_by(self.job.config.optimization.monitor.value, position.best_score)
         corrupt = {record.row for feed in (self.batches, self.validation) for record in feed.corrupt}
         if corrupt:
             self.report.note(f"{len(corrupt)} records were corrupt and left out (--on-corrupt skip)")
+            messages = {record.message for feed in (self.batches, self.validation) for record in feed.corrupt}
+            for message in sorted(messages)[:_TOLD]:
+                self.report.note(f"left out: {message}")
         return FoldResult(
             fold=split.fold,
             best_epoch=position.best_epoch,
-            monitor=self.job.config.optimization.monitor.value,
-            score=position.best_score,
+            monitor=name,
+            score=value,
             epochs=position.epoch,
             seconds=sum(row.seconds for row in position.history),
             train_images=len(split.train),
@@ -328,10 +352,12 @@ class FoldTraining:
     def _save_if_due(self) -> None:
         """After so many minutes, and when a signal asks to end."""
         due = time.monotonic() - self._saved_at >= self.job.execution.checkpoint_minutes * 60
-        if due or self.interrupts.requested:
+        asked = self.interrupts.requested  # once: a signal that comes later finds the next step
+        if due or asked:
             self._settle()
             self._save()
-        self._stop_if_asked()
+        if asked:
+            raise KeyboardInterrupt
 
     def _stop_if_asked(self) -> None:
         if self.interrupts.requested:
@@ -352,11 +378,16 @@ def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
     keras.config.set_dtype_policy(config.optimization.precision.value)
     positives = job.labels.positives(train)
     spec = loss_spec(config, job.labels.heads, len(train) - positives, positives)
-    spec = replace(spec, soft_positive=1.0)  # labels of the batches are soft already
+    # Labels of the batches are soft already.
+    spec = replace(spec, soft_positive=1.0, positive_label=config.data.soft_positive)
     full, known = float((1 << dataset.bits) - 1), dataset.manifest.statistics
     statistics = PixelStatistics(known.mean / full, known.std / full) if known.mean and known.std else None
 
     def build_model() -> keras.Model:
+        if _weights_record(config) != job.weights:
+            raise UsageError(
+                f"--weights {config.model.weights}: the file has changed since the training began"
+            )
         size, data = shown_size(dataset, config), config.data
         model = build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
         return model if job.marks.lesions is None else with_lesion_map(model)

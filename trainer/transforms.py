@@ -9,6 +9,7 @@ Only transforms that were tested to keep float32 as it is are known here (uint16
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from preprocess.errors import UsageError
@@ -49,6 +50,16 @@ def compose(document: list[Any]) -> Any:
     return albumentations.Compose([_transform(entry) for entry in document])
 
 
+def singles(document: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Name and transform of each entry, those of groups too, applied to every image. Raises UsageError."""
+    for entry in document:
+        ((name, given),) = entry.items()
+        if name == _GROUP:
+            yield from singles(list(given["transforms"]))
+        else:
+            yield name, compose([{name: {**(given or {}), "p": 1.0}}])
+
+
 def _transform(entry: object) -> Any:
     """A transform from `{Name: {argument: value}}`. Raises UsageError."""
     if not (isinstance(entry, dict) and len(entry) == 1):
@@ -58,13 +69,17 @@ def _transform(entry: object) -> Any:
         raise UsageError(f"augmentation: {name}: {given!r} are not arguments by name")
     arguments = dict(given or {})
     if name == _GROUP:
-        arguments["transforms"] = [_transform(inner) for inner in arguments.get("transforms", ())]
+        arguments["transforms"] = [_transform(inner) for inner in arguments.get("transforms") or ()]
+        if not arguments["transforms"]:
+            raise UsageError(f"augmentation: {_GROUP} has no transforms to choose from")
     elif name not in KNOWN:
         raise UsageError(f"augmentation: {name} is none of {_GROUP}, {', '.join(KNOWN)}")
+    if str(arguments.get("fill", "")).startswith("inpaint"):
+        raise UsageError(f"augmentation: {name}: fill {arguments['fill']} goes through 8 bits")
     try:
         kind = _OURS.get(name) or getattr(albumentations, name)
         return kind(**{key: _tuples(value) for key, value in arguments.items()})
-    except (TypeError, ValueError, UserWarning) as error:
+    except (TypeError, ValueError, ArithmeticError, UserWarning) as error:
         raise UsageError(f"augmentation: {name}: {str(error).splitlines()[0]}") from None
 
 

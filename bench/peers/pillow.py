@@ -20,9 +20,9 @@ def prepare(path: str, height: int, width: int) -> Picture:
     """Decode with Pillow, which shifts samples up to 16 bits: undone by the codestream's precision."""
     dataset = pydicom.dcmread(path)
     with Image.open(io.BytesIO(encoded_frame(dataset))) as image:
-        values = np.asarray(image).astype(np.uint16)
-    shift = 16 - precision(encoded_frame(dataset)) if values.dtype == np.uint16 else 0
-    return window_last(values >> np.uint16(shift), display_of(dataset), height, width)
+        values = np.asarray(image)
+    shift = 0 if values.dtype == np.uint8 else 16 - precision(encoded_frame(dataset))
+    return window_last(values.astype(np.uint16) >> np.uint16(shift), display_of(dataset), height, width)
 
 
 def precision(frame: bytes) -> int:

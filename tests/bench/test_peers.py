@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import imagecodecs
@@ -11,6 +13,7 @@ import pytest
 from bench import compare, peers, stages
 from bench.measure import Measurement, Pass
 from bench.peers import PEERS, PeerBox
+from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
 from bench.results import begin
 from bench.results_report import table
 from preprocess import doctor_gpu
@@ -101,6 +104,25 @@ def test_ours_at_full_decode_equals_the_reference(files: tuple[str, ...], tmp_pa
     assert found.verdicts[0].whole
     assert found.verdicts[0].error_most == 0
     assert found.verdicts[0].box_iou_median == 1
+
+
+def test_a_picture_of_a_file_that_we_reject_is_counted_and_ends_nothing(tmp_path: Path) -> None:
+    blank = write_dicom(tmp_path / "blank.dcm", np.zeros((300, 200), np.uint16), DicomSpec(bits_stored=12))
+    work = compare.PeerWork("x", "X", (str(blank),), SIZE, str(tmp_path))
+    place = tmp_path / stages.picture_name(str(blank))
+    Path(f"{place}.json").write_text(json.dumps(asdict(PeerBox(0, 0, 300, 200, False))))
+    Path(f"{place}.png").write_bytes(imagecodecs.png_encode(np.zeros(SIZE, np.uint16)))
+    found = compare._judge_peer(work, CONFIG)
+    assert (found.stored, found.refused) == (0, (("no reference: blank_image", 1),))
+    assert not found.whole
+
+
+def test_pillow_keeps_eight_bits(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("bench.peers.pillow", exc_type=ImportError)
+    pixels = np.tile(np.arange(200, dtype=np.uint8), (300, 1))
+    spec = DicomSpec(transfer_syntax_uid=SYNTAXES["jpeg-2000"], bits_stored=8, windows=(("128", "256"),))
+    picture = pillow.prepare(str(write_dicom(tmp_path / "a.dcm", pixels, spec)), *SIZE)
+    assert picture.pixels.max() > 40_000
 
 
 def test_an_inverted_picture_is_found_out(files: tuple[str, ...], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_preparation_stores_what_the_pipeline_prepares(files: tuple[str, ...], t
     for path in files:
         wanted = prepare(stages.source(path), SIZE, CpuDecoder())
         assert isinstance(wanted, Prepared)
-        with Image.open(tmp_path / f"{Path(path).stem}.png") as stored:
+        with Image.open(tmp_path / f"{stages.picture_name(path)}.png") as stored:
             np.testing.assert_array_equal(np.asarray(stored), wanted.pixels)
 
 
@@ -154,3 +154,36 @@ def test_the_results_that_are_kept_make_a_report(tmp_path: Path) -> None:
     assert len(drawings) >= 10
     assert "scale: 192 images" in text.read_text()
     assert any(path.name.startswith("gpu-") for path in kept.glob("*.json"))
+
+
+def test_pictures_of_files_of_one_name_are_two() -> None:
+    paths = ("a/IM001.dcm", "b/IM001.dcm", "a/1.2.840.113.1.dcm", "a/1.2.840.113.2.dcm")
+    assert len({stages.picture_name(path) for path in paths}) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("prep", "{files}", "--decode", "foo"), "must be auto, full or a level"),
+        (("prep", "{files}", "--size", "8x8"), "height"),
+        (("scale", "{files}", "--workers", "0"), "at least 1"),
+        (("train", "--precision", "foo"), "mixed_bfloat16"),
+        (("train", "--model", "resnet_tiny", "--size", "32x32", "--parts", "3"), "multiple of 3"),
+        (("report", "{broken}", "--out", "{broken}/out"), "x.json is no JSON"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    words: tuple[str, ...], told: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "x.json").write_text("{")
+    spelled = [word.format(files=files[0], broken=tmp_path) for word in words]
+    result = CliRunner().invoke(main, spelled)
+    assert result.exit_code == 2, result.output
+    assert told in " ".join(result.output.split())
+
+
+def test_a_file_that_cannot_be_read_is_told_in_one_line(files: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "cut.dcm").write_bytes(Path(files[0]).read_bytes()[:900])
+    result = CliRunner().invoke(main, ["decode", str(tmp_path / "cut.dcm"), "--repeats", "1"])
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit)

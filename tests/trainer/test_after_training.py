@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -177,6 +179,102 @@ def test_a_copy_of_the_runs_dataset_is_its_own(run: Path, dataset: Path, tmp_pat
     assert told.exit_code == 0, told.output
     assert told.output == own.output
     assert not (run / "evaluation-elsewhere").exists()
+
+
+def test_breasts_with_more_views_than_a_bag_holds_are_answered(
+    dataset: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = call(
+        train, "fit", dataset, "--out", out, "--model", "resnet_tiny", "--weights", "none", "--epochs", 1,
+        "--batch-size", 4, "--augment", "none", "--bags", "max", "--bag-views", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    held = Predictions.read(out / "fold=0" / "predictions.parquet")
+    scored = Predictions.read(out / "evaluation" / "predictions.parquet")
+    assert len(scored.where(scored.fold == 0)) == len(held)
+    expected = dict(zip(held.source, held.probability, strict=True))
+    assert not np.isnan(scored.probability).any()
+    for source, value in zip(scored.source, scored.probability, strict=True):
+        assert value == pytest.approx(expected.get(source, value), abs=1e-5)
+    assert "there is no map of one image" in (out / "report.html").read_text(encoding="utf-8")
+    target = tmp_path / "submission.csv"
+    result = call(train, "predict", out, phantoms / "test_images", "--out", target, "--submission")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(target.read_text(encoding="utf-8").splitlines()))
+    assert rows
+    assert all(0 < float(row["cancer"]) < 1 for row in rows)
+
+
+def test_a_run_is_evaluated_from_any_folder(
+    run: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    shutil.copytree(run, tmp_path / "here")
+    place = json.loads((run / "dataset.json").read_text())["place"]
+    assert Path(place).is_absolute()
+    for folder in ("one", "two"):
+        other = tmp_path / folder / "set"
+        options = ("--size", "64x32", "--modality", "MG", "--limit", 12 if folder == "one" else 8)
+        assert call(prep, phantoms, "--out", other, *options, "--workers", 1).exit_code == 0
+        result = call(train, "evaluate", tmp_path / "here", other)
+        assert result.exit_code == 0, result.output
+        assert "patients are in the dataset that was trained on, too" in result.output
+    kept = sorted(path.name for path in (tmp_path / "here").glob("evaluation-*"))
+    assert kept[0] == "evaluation-set"
+    assert re.fullmatch("evaluation-set-[0-9a-f]{8}", kept[1])
+    metrics = json.loads((tmp_path / "here" / "evaluation-set" / "metrics.json").read_text())
+    assert metrics["patients_trained_on"] > 0
+    document = json.loads((tmp_path / "here" / "dataset.json").read_text())
+    document["place"] = str(tmp_path / "gone")
+    (tmp_path / "here" / "dataset.json").write_text(json.dumps(document))
+    result = call(train, "evaluate", tmp_path / "here", tmp_path / "one" / "set")
+    assert "who was trained on cannot be told" in result.output
+
+
+def test_the_answer_may_lie_among_the_inputs(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs"
+    shutil.copytree(phantoms / "test_images", inputs / "test_images")
+    before = {path for path in inputs.rglob("*")}
+    result = call(train, "predict", run, inputs, "--out", inputs / "predictions.csv")
+    assert result.exit_code == 0, result.output
+    assert {path for path in inputs.rglob("*")} - before == {inputs / "predictions.csv"}
+
+
+def test_a_submission_needs_sides_before_any_model_is_asked(
+    run: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = pydicom.dcmread(next((phantoms / "test_images").rglob("*.dcm")))
+    del file.ImageLaterality
+    (tmp_path / "flat").mkdir()
+    file.save_as(tmp_path / "flat" / "one.dcm")
+    monkeypatch.setattr("trainer.predict._predictions", lambda *_: pytest.fail("too late"))
+    result = call(train, "predict", run, tmp_path / "flat", "--out", tmp_path / "s.csv", "--submission")
+    assert result.exit_code == 2, result.output
+    assert "--submission needs the laterality of every image; 1 have none" in result.output
+
+
+def test_predict_leaves_nothing_behind_when_it_is_stopped(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer.cli", "predict", run, phantoms, "--out", tmp_path / "p.csv"]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".bcd-predict-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lesions_of_other_images_are_told(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    table = tmp_path / "lesions.csv"
+    table.write_text("image_id,row,column,rows,columns\nnobody,1,1,5,5\n")
+    image = next((phantoms / "test_images").rglob("*.dcm"))
+    result = call(train, "explain", run, image, "--out", tmp_path / "maps", "--lesions", table)
+    assert "no image has a lesion in lesions.csv" in result.output
+    result = call(train, "explain", run, image, "--out", tmp_path / "maps", "--lesion-rule", "malignant==1")
+    assert result.exit_code == 2
+    assert "--lesion-rule needs --lesions" in result.output
 
 
 def test_a_dataset_prepared_otherwise_is_refused(run: Path, phantoms: Path, tmp_path: Path) -> None:

@@ -116,11 +116,34 @@ def test_yaml_gives_the_same_augmentation_back(ramp: np.ndarray, tmp_path: Path,
         ("- GaussNoise: {std_range: [2, 3]}", "GaussNoise"),
         ("- OneOf: {transforms: [{CLAHE: {}}]}", "CLAHE is none of"),
         ("- Affine: 3", "Affine"),
+        ("- OneOf: {transforms: }", "OneOf"),
+        ("- OneOf: {transforms: [{HorizontalFlip: {p: 0}}]}", "OneOf"),
+        ("- CoarseDropout: {fill: inpaint_ns}", "CoarseDropout: fill inpaint_ns goes through 8 bits"),
     ],
 )
 def test_mistakes_in_yaml_are_told_before_training(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Augmenter.from_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- Affine: {fit_output: true, rotate: [45, 45]}", "Affine makes other than 64x32 of images"),
+        ("- Rotate: {crop_border: true, limit: [30, 30]}", "Rotate makes other than 64x32"),
+        ("- OneOf: {transforms: [Perspective: {keep_size: false}]}", "Perspective makes other than 64x32"),
+        ("- GridDistortion: {num_steps: 100}", "GridDistortion fails on images of 64x32"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_told_before_training(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Augmenter.from_yaml(text).require_size((64, 32))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("size", [(32, 16), (64, 48), (256, 128)])
+def test_presets_fit_images_of_any_size(name: str, size: tuple[int, int]) -> None:
+    Augmenter.named(name).require_size(size)
 
 
 def test_a_name_that_is_nothing_is_told() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from trainer.backends.base import Outcome
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.config import Monitor
 from trainer.metrics import Scores, scores
-from trainer.position import EpochRow, Position, Tally
+from trainer.position import EpochRow, Position, Tally, chosen_by
 
 RNG = np.random.default_rng(0)
 ARRAYS = (
@@ -106,6 +107,60 @@ def test_a_damaged_one_is_passed_over_and_told(tmp_path: Path, which: str) -> No
     assert len(told) == 1
 
 
+def test_no_flipped_bit_is_taken_for_a_checkpoint_or_ends_the_training(tmp_path: Path) -> None:
+    checkpoints = save(tmp_path, position(0, 3))
+    [path] = checkpoints.folder.glob("step-*")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    places = {
+        *range(0, 300, 7),
+        *range(len(whole) - 400, len(whole)),
+        *rng.integers(0, len(whole), 300).tolist(),
+    }
+    passed_over = 0
+    for place in sorted(places):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        found = checkpoints.latest(lambda message: None)
+        passed_over += found is None
+        if found is not None:  # a bit that says nothing, such as a time in a header of the archive
+            assert found.position == position(0, 3)
+            for (name, one), (known, other) in zip(found.arrays, ARRAYS, strict=True):
+                assert (name, one.tobytes()) == (known, other.tobytes())
+    assert passed_over > 200
+
+
+def test_what_is_damaged_never_crowds_out_what_is_saved_anew(tmp_path: Path) -> None:
+    one, two = (replace(position(number), best_epoch=2) for number in (3, 4))
+    checkpoints = save(tmp_path, one, two)
+    [best] = checkpoints.folder.glob("best-*")
+    best.write_bytes(best.read_bytes()[:-9])
+    told: list[str] = []
+    assert checkpoints.latest(told.append) is None
+    assert told[-1] == "no checkpoint of this fold can be read: it starts over"
+    for steps in (1, 2, 3):
+        checkpoints = save(tmp_path, position(0, steps))
+    found = checkpoints.latest(unheard)
+    assert found is not None
+    assert found.position == position(0, 3)
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = save(tmp_path, position(0, 3))
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.checkpoint._read", broken)
+        with pytest.raises(RunAborted, match=r"step-00000003\.npz cannot be read: Input/output error"):
+            checkpoints.latest(unheard)
+    assert checkpoints.latest(unheard) is not None
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_cut_file_is_passed_over(tmp_path: Path, cut: int) -> None:
     checkpoints = save(tmp_path, position(0, 3))
@@ -136,7 +191,23 @@ def test_every_monitor_is_a_score_and_larger_is_better() -> None:
     good = replace(row(0), image=scores([0, 1], [0.1, 0.9]), breast=scores([0, 1], [0.1, 0.9]))
     bad = replace(row(0), image=scores([0, 1], [0.9, 0.1]), breast=scores([0, 1], [0.9, 0.1]))
     for monitor in Monitor:
-        assert good.score(monitor) > bad.score(monitor)
+        better, worse = good.score(monitor), bad.score(monitor)
+        assert better is not None
+        assert worse is not None
+        assert better > worse
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1]])
+def test_where_validation_has_not_both_classes_the_last_epoch_is_taken(labels: list[int]) -> None:
+    """The log loss of negatives alone is best for the model that has learned nothing but to say no."""
+    place = Position()
+    for epoch in range(4):
+        found = scores(np.array(labels), np.full(len(labels), 0.1 + 0.2 * epoch))
+        place = place.after_epoch(replace(row(epoch), image=found, breast=found), Monitor.BREAST_PR_AUC)
+    assert place.best_epoch == 4
+    assert not place.is_over(9, patience=1)
+    assert chosen_by("breast_pr_auc", place.best_score) == ("breast_pr_auc", None)
+    assert Position.from_json(place.to_json()) == place
 
 
 def test_a_tally_means_over_applied_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.errors import DatasetDamaged
+from preprocess.errors import DatasetDamaged, DatasetUnreadable
 from preprocess.images import encode
 from tests.trainer.sets import make
 from trainer.config import BagPooling, DataConfig, OnCorrupt, OptimizationConfig, TrainConfig
@@ -181,6 +182,31 @@ def test_a_corrupt_record_is_left_out_counted_and_told(
     assert all("CRC" in one.message for one in loader.corrupt)
     list(loader.iterate())
     assert len(loader.corrupt) == 2  # each once
+
+
+def test_a_disk_that_is_gone_is_no_corrupt_record(
+    dataset: Dataset, labels: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(shard: str, number: int) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(dataset._shards, "read", gone)
+    rows = split(dataset, labels, 0).validation
+    config = DataConfig(batch_size=4, on_corrupt=OnCorrupt.SKIP)
+    with pytest.raises(DatasetUnreadable, match="row 0: cannot be read: No such file"):
+        list(evaluation_batches(dataset, labels, rows, config, 2).iterate())
+
+
+def test_views_beyond_a_bag_are_told(dataset: Dataset) -> None:
+    config = BAGS.model_copy(update={"bag_views": 1})
+    labels = labels_of(dataset.rows, config)
+    rows = split(dataset, labels, 0).validation
+    left_out = list(evaluation_batches(dataset, labels, rows, config, 1).left_out())
+    assert left_out
+    for shown, rest in left_out:
+        both = [dataset.rows[row] for row in (*shown, *rest)]
+        assert len(shown) == 1
+        assert len({(row.patient_id, row.laterality) for row in both}) == 1
 
 
 def test_corrupt_records_of_training_are_the_same_for_any_threads(

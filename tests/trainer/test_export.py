@@ -93,7 +93,24 @@ def test_what_cannot_be_exported_says_why(run: Path, tmp_path: Path) -> None:
     (tmp_path / "fold=0" / "model.keras").write_bytes((run / "fold=0" / "model.keras").read_bytes())
     with pytest.raises(UsageError, match=r"preprocessing\.json: No such file"):
         export_run(tmp_path, 0, Format.SAVEDMODEL, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path)) == ["fold=0", "there"]
+    (tmp_path / "preprocessing.json").write_text(CONFIG.model_copy(update={"width": 96}).model_dump_json())
+    with pytest.raises(UsageError, match="takes 64x48, images of its dataset are 64x96: it was"):
+        export_run(tmp_path, 0, Format.SAVEDMODEL, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["fold=0", "preprocessing.json", "there"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_single_answer_that_is_no_number_is_no_agreement(at: int) -> None:
+    model = models.with_probabilities(
+        models.build(ModelConfig(model="resnet_tiny", weights="none", head_filters=16), (64, 48))
+    )
+    asked = iter(range(100))
+
+    def other(pictures: np.ndarray) -> np.ndarray:
+        answer = np.asarray(model(pictures)).copy()
+        return np.full_like(answer, np.nan) if next(asked) == at else answer
+
+    assert np.isnan(export._difference(model, other))
 
 
 def test_an_export_that_disagrees_is_not_kept(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import trainer.train
 from preprocess import atomic
 from preprocess.tfrecord import read_records
 from tests.trainer.runs import curve, everything, fit, make_small, one_line
@@ -156,7 +159,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     newest.write_bytes(data)
     resumed = fit(dataset, tmp_path / "run")
     assert resumed.exit_code == 0, resumed.output
-    assert f"{newest.name} cannot be read" in resumed.output
+    assert f"{newest.name}, or the best epoch that it names, is damaged" in resumed.output
     assert everything(tmp_path / "run") == everything(run)
 
 
@@ -252,6 +255,7 @@ def test_one_class_only_missing_labels_and_an_empty_dataset_are_refused(
         (("--accumulate", "3"), "give a multiple of 3"),
         (("--augment", "nowhere.yaml"), "nowhere.yaml"),
         (("--backend", "jax"), "this process already uses tensorflow"),
+        (("--seed", str(1 << 32)), "seed"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(
@@ -289,6 +293,111 @@ def test_bags_and_auxiliary_heads_train_and_predict_every_view(dataset: Path, tm
     ):
         by_breast.setdefault((patient, side), set()).add(value)
     assert all(len(values) == 1 for values in by_breast.values())
+
+
+def test_an_interrupted_overwrite_leaves_nothing_that_another_config_goes_on_from(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    at_step(3, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    assert fit(dataset, out).exit_code == 130
+    assert list((out / "fold=0" / "checkpoint").glob("step-*"))
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.runfolder.shutil.rmtree", interrupted)
+        assert fit(dataset, out, "--overwrite", "--learning-rate", "0.003").exit_code == 130
+    assert (out / "config.yaml").exists()
+    (out / "config.yaml").unlink()
+    refused = fit(dataset, out, "--learning-rate", "0.003")
+    assert refused.exit_code == 2
+    assert "it holds folds, but no config.yaml" in one_line(refused)
+
+
+def test_what_a_kill_left_undone_at_the_very_end_is_done_by_the_next_run(
+    dataset: Path, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    (out / "run.json").unlink()
+    (out / "fold=0" / "checkpoint").mkdir()
+    result = fit(dataset, out)
+    assert result.exit_code == 0
+    assert "nothing left to do" in result.output
+    assert json.loads((out / "run.json").read_text()) == json.loads((run / "run.json").read_text())
+    assert not (out / "fold=0" / "checkpoint").exists()
+
+
+def test_all_folds_get_the_augmentation_that_the_run_names(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("- VerticalFlip: {p: 0.5}\n")
+    used = []
+    original = trainer.train.train_batches
+
+    def spied(*arguments: Any) -> Any:
+        batches = original(*arguments)
+        used.append(batches.augmenter.to_yaml())
+        mine.write_text("- HorizontalFlip: {p: 1.0}\n")
+        return batches
+
+    monkeypatch.setattr("trainer.train.train_batches", spied)
+    assert fit(dataset, tmp_path / "run", "--fold", "all", "--augment", str(mine)).exit_code == 0
+    assert len(used) == 2
+    assert set(used) == {(tmp_path / "run" / "augmentation.yaml").read_text()}
+
+
+def test_weights_that_change_between_folds_are_refused(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "first.keras"
+    shutil.copy(run / "fold=0" / "model.keras", weights)
+    original = trainer.train._train
+
+    def then_changed(*arguments: Any) -> None:
+        original(*arguments)
+        with weights.open("ab") as file:
+            file.write(b"more")
+
+    monkeypatch.setattr("trainer.train._train", then_changed)
+    result = fit(dataset, tmp_path / "run", "--fold", "all", "--weights", str(weights))
+    assert result.exit_code == 2
+    assert "the file has changed" in one_line(result)
+    assert RunFolder(tmp_path / "run").folds() == (0,)
+
+
+def test_a_fold_leaves_no_learner_in_memory(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[Any]] = []
+    alive = []
+    original = trainer.train.new_learner
+
+    def watched(*arguments: Any) -> Any:
+        alive.append([ref() is not None for ref in seen])
+        learner = original(*arguments)
+        seen.append(weakref.ref(learner))
+        return learner
+
+    monkeypatch.setattr("trainer.train.new_learner", watched)
+    assert fit(dataset, tmp_path / "run", "--fold", "all").exit_code == 0
+    assert alive == [[], [False]]
+
+
+def test_a_fold_without_positives_keeps_its_last_epoch_and_says_so(tmp_path: Path) -> None:
+    dataset = make_small(tmp_path / "dataset", patients=8, positive=1)
+    folds = json.loads((dataset / "manifest.json").read_text())["folds"]
+    empty = next(one["fold"] for one in folds if not one["positive_images"])
+    result = fit(dataset, tmp_path / "run", "--fold", str(empty), "--epochs", "3", "--head-epochs", "0")
+    assert result.exit_code == 0, result.output
+    told = f"fold {empty}: last epoch 3: no breast_pr_auc, as its validation has not both classes"
+    assert told in result.output
+    kept = json.loads((tmp_path / "run" / f"fold={empty}" / "result.json").read_text())
+    assert (kept["best_epoch"], kept["score"]) == (3, None)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_export_writes_the_model_of_a_fold_with_its_preprocessing(run: Path, tmp_path: Path) -> None:

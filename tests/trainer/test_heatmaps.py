@@ -79,6 +79,8 @@ def test_a_map_of_zeros_leaves_the_picture_alone() -> None:
 def test_a_map_of_nothing_has_no_peak() -> None:
     empty = to_original(np.zeros((256, 128), np.float32), geometry(False), (2776, 2082))
     assert empty.peak() is None
+    against = to_original(np.full((256, 128), -1, np.float32), geometry(False), (2776, 2082))
+    assert against.peak() is None, "0 outside the breast box is not what raised the answer"
 
 
 def test_a_map_with_a_scale_of_its_own_stays_faint_where_it_is_small() -> None:

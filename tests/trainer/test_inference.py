@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from trainer.inference import Tta, probabilities, sigmoid
+from preprocess.errors import RunAborted
+from trainer.inference import Tta, probabilities, sigmoid, with_left_out_views
 from trainer.records import Batch, Floats
 
 
@@ -61,6 +62,23 @@ def test_all_views_of_a_bag_share_its_probability() -> None:
     found = probabilities([Bags()], [bag], 4)
     assert found[[0, 2]].tolist() == [0.5, 0.5]
     assert np.isnan(found[[1, 3]]).all()
+
+
+def test_views_that_a_bag_had_no_place_for_get_its_probability() -> None:
+    found = np.array([0.25, 0.25, np.nan, np.nan, np.nan])
+    left_out = [(np.array([0, 1]), np.array([2])), (np.array([3]), np.array([4]))]
+    spread = with_left_out_views(found, left_out)
+    assert spread[:3].tolist() == [0.25] * 3
+    assert np.isnan(spread[3:]).all(), "nobody could read any of that breast"
+    assert np.isnan(found[2])
+
+
+def test_an_answer_that_is_no_number_ends_it() -> None:
+    images = IMAGES.copy()
+    images[2] = np.nan
+    assert np.isfinite(probabilities([Corner()], batches(images, [[0, 1]]), 5)[:2]).all()
+    with pytest.raises(RunAborted, match="no number"):
+        probabilities([Corner()], batches(images, [[0, 2]]), 5)
 
 
 def test_sigmoid_does_not_overflow() -> None:

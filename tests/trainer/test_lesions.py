@@ -58,6 +58,14 @@ def test_phantom_tables_count_malignant_rows(tmp_path: Path) -> None:
     assert table.of("q", "1") == table.of("p", "3") == table.of(None, None) == ()
 
 
+@pytest.mark.parametrize("rule", [None, "malignant==1", "malignant!=0"])
+def test_a_column_of_floats_counts_as_one_of_integers(tmp_path: Path, rule: str | None) -> None:
+    """What pandas writes as soon as one value is missing."""
+    rows = "p,1,mass,10,20,5,6,1.0\np,1,mass,1,2,3,4,0.0\np,1,mass,1,2,3,4,\n"
+    table = read_lesions(written(tmp_path / "t.csv", PHANTOM + rows), rule)
+    assert table.of("p", "1") == (Box(10, 20, 5, 6),)
+
+
 def test_vindr_tables_name_no_patients_and_have_corners(tmp_path: Path) -> None:
     path = written(
         tmp_path / "finding_annotations.csv",

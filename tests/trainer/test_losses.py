@@ -123,6 +123,16 @@ def test_unknown_labels_give_no_gradient_and_logits_of_zero_the_right_one() -> N
     assert gradient[1, 1:4].sum() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_soft_positive_has_the_whole_weight_of_its_class() -> None:
+    logits, soft, hard = (np.array([[value]], np.float32) for value in (0.3, 0.9, 1.0))
+    one = np.ones(1, np.float32)
+    batches = LossSpec(negative_weight=0.5, positive_weight=25.0, positive_label=0.9)
+    whole = LossSpec(negative_weight=0.5, positive_weight=25.0, soft_positive=0.9)
+    expected = 25 * numpy_bce(np.array(0.3), np.array(0.9))
+    assert float(total_loss(logits, soft, one, batches)) == pytest.approx(expected, rel=1e-6)
+    assert float(total_loss(logits, hard, one, whole)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_class_weights_are_their_formulas() -> None:
     assert class_weights(ClassWeights.NONE, 90, 10) == (1.0, 1.0)
     assert class_weights(ClassWeights.BALANCED, 90, 10) == pytest.approx((100 / 180, 100 / 20))

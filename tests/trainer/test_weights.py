@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
 import urllib.error
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import keras
@@ -12,7 +14,13 @@ import numpy as np
 import pytest
 from keras.src.utils import file_utils
 
+from bench.phantom import PhantomSpec, generate
+from preprocess.config import ResultConfig
+from preprocess.decode import CpuDecoder
 from preprocess.errors import UsageError
+from preprocess.inspection import source_of
+from preprocess.pipeline import prepare
+from preprocess.records import Prepared
 from trainer import models
 from trainer.architectures import Architecture, architecture_of, architectures
 from trainer.config import ModelConfig, Pooling
@@ -164,6 +172,43 @@ def test_the_same_head_is_taken_over_too(pooling: Pooling, tmp_path: Path) -> No
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
     other = models.build(again, (32, 32), (AuxiliaryHead("density", ("A", "C")),))
     assert (np.asarray(other(windows)) != np.asarray(first(windows))).any(), "its columns mean something else"
+
+
+def test_phantom_weights_come_with_the_package() -> None:
+    config = ModelConfig(
+        model="resnet_tiny", weights="phantoms", head_blocks=0, pooling=Pooling.TOP, dropout=0.0
+    )
+    model = models.build(config, (96, 64))
+    record = models.weights_record(config)
+    assert (record.source, record.file) == ("phantoms", "resnet_tiny_phantoms.keras")
+    file = resources.files("trainer").joinpath("presets/resnet_tiny_phantoms.keras")
+    assert record.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    with resources.as_file(file) as path:
+        saved = models.load(path)
+    for ours, theirs in zip(model.weights, saved.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    with pytest.raises(UsageError, match="phantoms are for resnet_tiny, not for efficientnet_b0"):
+        open_weights(architecture_of("efficientnet_b0"), "phantoms")
+
+
+def test_phantom_weights_tell_microcalcifications_from_round_ones(tmp_path: Path) -> None:
+    """A breast with malignant specks, one with benign ones, two with nothing: four views of two patients."""
+    spec = PhantomSpec(patients=2, test_patients=0, positive_rate=0.5, size_factor=0.5, seed=300)
+    generate(tmp_path / "phantoms", spec)
+    config = ModelConfig(
+        model="resnet_tiny", weights="phantoms", head_blocks=0, pooling=Pooling.TOP, dropout=0.0
+    )
+    model, prepared = models.build(config, (1472, 768)), ResultConfig(height=1472, width=768)
+    logits: dict[bool, list[float]] = {True: [], False: []}
+    with (tmp_path / "phantoms" / "train.csv").open(encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            path = f"{tmp_path}/phantoms/train_images/{row['patient_id']}/{row['image_id']}.dcm"
+            found = prepare(source_of(path), prepared, CpuDecoder())
+            assert isinstance(found, Prepared)
+            images = (found.pixels / np.float32(65535)).astype(np.float32)[None, ..., None]
+            logits[row["cancer"] == "1"].append(float(np.asarray(model(images))[0, 0]))
+    assert len(logits[True]) == 2
+    assert min(logits[True]) > max(logits[False])
 
 
 def small(content: bytes) -> Architecture:

@@ -259,5 +259,8 @@ def matching(
 ) -> list[npt.NDArray[Any]]:
     """The stored arrays, if they are the ones that belong here. Raises UsageError."""
     if [name for name, _ in stored] != list(names) or [array.shape for _, array in stored] != list(shapes):
-        raise UsageError("the checkpoint belongs to another model; --overwrite starts anew")
+        raise UsageError(
+            "the checkpoint belongs to another model (of another version of this program?):"
+            " remove the fold's folder `checkpoint` to start it anew"
+        )
     return [array for _, array in stored]

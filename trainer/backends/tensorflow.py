@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ Tensor = Any
 
 def prepare_devices(wanted: str, *, deterministic: bool) -> tuple[str, ...]:
     """Names of the devices to train on. Raises UsageError if there is no such device."""
+    tf.get_logger().addFilter(_worth_reading)
     with contextlib.suppress(RuntimeError):  # it is already in use, as in tests: then it stays as it is
         gpus = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices([] if wanted == "cpu" else gpus, "GPU")
@@ -52,6 +54,11 @@ def prepare_devices(wanted: str, *, deterministic: bool) -> tuple[str, ...]:
         tf.config.experimental.enable_op_determinism()
     names = {kind: [one.name for one in tf.config.list_logical_devices(kind)] for kind in ("GPU", "CPU")}
     return pick_devices(wanted, names["GPU"], names["CPU"])
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """False for TensorFlow's advice against tracing often: each fold has a model of its own to trace."""
+    return "tf.function retracing" not in str(record.msg)
 
 
 @functools.cache

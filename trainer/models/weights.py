@@ -1,7 +1,8 @@
-"""In: `--weights imagenet|none|PATH`. Out: a file with its hash, or the sentence that says which to fetch.
+"""In: `--weights imagenet|phantoms|none|PATH`. Out: a file with its hash, or what to fetch, in words.
 
-A missing ImageNet file is downloaded if that is possible, checked against the hash that Keras publishes, and
-kept where Keras keeps it (KERAS_HOME, or ~/.keras).
+`phantoms` lies in this package: what `make learn` came to (docs/phantoms.md), for `resnet_tiny`. A missing
+ImageNet file is downloaded if that is possible, checked against the hash that Keras publishes, and kept where
+Keras keeps it (KERAS_HOME, or ~/.keras).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from preprocess.failures import describe
 from trainer.architectures import Architecture, Family
 
 _TIMEOUT_S = 60.0
+_PHANTOMS = Path(__file__).parents[1] / "presets" / "resnet_tiny_phantoms.keras"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class WeightsRecord:
     """Where a model's first weights came from: what a run folder's weights.json says."""
 
     source: str
-    """imagenet, none or file."""
+    """imagenet, phantoms, none or file."""
     file: str | None = None
     """Its name, without folders."""
     sha256: str | None = None
@@ -48,24 +50,28 @@ def open_weights(architecture: Architecture, weights: str) -> WeightsFile | None
     """Find the file that `weights` means; None for `none`.
 
     Raises:
-        UsageError: no such file; no ImageNet weights for this model; they are not here and cannot be fetched;
-            the file in Keras's folder is not the published one.
+        UsageError: no such file; no weights of that name for this model; they are not here and cannot be
+            fetched; the file in Keras's folder is not the published one.
     """
     if weights == "none":
         return None
     if weights == "imagenet":
         path = _imagenet_file(architecture)
         return WeightsFile(path, WeightsRecord("imagenet", path.name, _digest(path, "sha256")))
+    if weights == "phantoms":
+        if architecture.name != "resnet_tiny":
+            raise UsageError(f"--weights phantoms are for resnet_tiny, not for {architecture.name}")
+        return WeightsFile(_PHANTOMS, WeightsRecord("phantoms", _PHANTOMS.name, _digest(_PHANTOMS, "sha256")))
     path = Path(weights)
     if not path.is_file():
-        raise UsageError(f"--weights {weights}: no such file (imagenet, none, or a file)")
+        raise UsageError(f"--weights {weights}: no such file (imagenet, phantoms, none, or a file)")
     return WeightsFile(path, WeightsRecord("file", path.name, _digest(path, "sha256")))
 
 
 def _imagenet_file(architecture: Architecture) -> Path:
     if architecture.family is Family.RESNET:
         raise UsageError(
-            f"there are no ImageNet weights for {architecture.name}: use --weights none or a file"
+            f"there are no ImageNet weights for {architecture.name}: use --weights phantoms, none or a file"
         )
     path = weights_folder() / architecture.weights_file
     if not path.is_file():
