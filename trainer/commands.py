@@ -70,6 +70,10 @@ def tell_scores(found: Evaluation) -> None:
         click.echo(
             f"{level.level.value:8} {level.scores.count:6} cases, {level.scores.positives} positive: {shown}"
         )
+    for level in found.test.levels if found.test is not None else ():
+        shown = ", ".join(_spoken(one) for one in level.intervals if one.name in ("roc_auc", "pr_auc", "pf1"))
+        count = f"{level.scores.count} cases, {level.scores.positives} positive"
+        click.echo(f"test split, {level.level.value}: {count}: {shown}")
     if found.held_out.unknown:
         click.echo(f"{found.held_out.unknown} images have no label and are in no score")
     if found.trained_on is None:

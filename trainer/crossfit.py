@@ -16,6 +16,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from trainer.inference import sigmoid
 from trainer.metrics import best_threshold
 from trainer.predictions import Cases
 
@@ -96,7 +97,7 @@ def fit(labels: Doubles, probabilities: Doubles, how: Calibration) -> Map:
         platt = LogisticRegression(C=1e6).fit(_logit(probabilities)[:, None], labels)
         return lambda values: np.asarray(platt.predict_proba(_logit(values)[:, None])[:, 1], np.float64)
     temperature = _temperature(labels, _logit(probabilities))
-    return lambda values: _sigmoid(_logit(values) / temperature)
+    return lambda values: sigmoid(_logit(values) / temperature)
 
 
 def _temperature(labels: Doubles, logits: Doubles) -> float:
@@ -113,10 +114,6 @@ def _temperature(labels: Doubles, logits: Doubles) -> float:
 def _logit(values: Doubles) -> Doubles:
     clipped = np.clip(values, _EPSILON, 1 - _EPSILON)
     return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
-
-
-def _sigmoid(logits: Doubles) -> Doubles:
-    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
 
 
 @dataclass(frozen=True, slots=True)

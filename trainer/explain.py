@@ -104,13 +104,15 @@ def explain(run: Run, request: Request) -> Answer:
     explainers = [Explainer(run.model(fold)) for fold in run.folds]
     method = request.method or explainers[0].usual
     request.out.mkdir(parents=True, exist_ok=True)
-    done = []
-    for source in sources:
-        explanation, trace = _explained(run, explainers, source, method, table)
-        if explanation.prepared is not None:
-            _write(explanation, trace, request, method)
-        done.append(_light(explanation))
-    _write_table(done, request.out / "explanations.csv")
+    done: list[Explanation] = []
+    try:
+        for source in sources:
+            explanation, trace = _explained(run, explainers, source, method, table)
+            if explanation.prepared is not None:
+                _write(explanation, trace, request, method)
+            done.append(_light(explanation))
+    finally:  # of an interruption, too: the table has what there is
+        _write_table(done, request.out / "explanations.csv")
     return _answer(done)
 
 

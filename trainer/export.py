@@ -97,6 +97,8 @@ def export_run(run: Path, fold: int, fmt: Format, out: Path) -> ExportReport:
     source = run / f"fold={fold}" / "model.keras"
     if not source.is_file():
         raise UsageError(f"{run}: fold {fold} has no finished model (fold={fold}/model.keras)")
+    if fmt is Format.ONNX and out.suffix != ".onnx":
+        raise UsageError(f"--out {out}: a file of --format onnx ends in .onnx")
     if out.exists():
         raise UsageError(f"{out} exists: delete it, or give another --out")
     from trainer.models import in_float32, load, with_probabilities

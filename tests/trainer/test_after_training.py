@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +22,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from preprocess.cli import main as prep
+from preprocess.exits import INTERRUPTS
+from trainer import explain
 from trainer.cli import main as train
 from trainer.evaluate import evaluate
 from trainer.predictions import Level, Predictions
@@ -157,6 +160,26 @@ def test_explanations_lie_over_the_original(run: Path, phantoms: Path, tmp_path:
         assert picture.mode == "RGB"
         assert picture.size == np.load(array).shape[::-1]
     assert pydicom.dcmread(array.with_suffix(".dcm")).pixel_array.shape == (*np.load(array).shape, 3)
+
+
+def test_an_interrupted_explanation_has_its_table(
+    run: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = explain._write
+
+    def twice(*arguments: Any) -> None:
+        if len(list(tmp_path.glob("maps/*.npy"))) == 2:
+            raise KeyboardInterrupt
+        written(*arguments)
+
+    monkeypatch.setattr(explain, "_write", twice)
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    result = call(train, "explain", run, phantoms / "train_images", "--out", tmp_path / "maps")
+    for number, handler in before.items():  # a program that was interrupted ignores further signals
+        signal.signal(number, handler)
+    assert result.exit_code == 130
+    table = (tmp_path / "maps" / "explanations.csv").read_text(encoding="utf-8").splitlines()
+    assert len(list(csv.DictReader(table))) == 2
 
 
 def test_another_dataset_is_scored_by_all_models(run: Path, phantoms: Path, tmp_path: Path) -> None:

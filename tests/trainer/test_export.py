@@ -86,6 +86,8 @@ def test_a_savedmodel_carries_its_preprocessing(run: Path, tmp_path: Path) -> No
 def test_what_cannot_be_exported_says_why(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fold 4 has no finished model"):
         export_run(run, 4, Format.ONNX, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        export_run(run, 0, Format.ONNX, tmp_path / "out")
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match="exists"):
         export_run(run, 0, Format.SAVEDMODEL, tmp_path / "there")
