@@ -232,6 +232,8 @@ def parts_that_fit(learner: Learner, batch: Batch, limit: int, at_least: int) ->
     """
     share = len(batch.weights) // len(learner.devices)
     choices = [parts for parts in range(at_least, share + 1) if share % parts == 0]
+    if all("CPU" in device.upper() for device in learner.devices):
+        return _from_the_most(learner, batch, limit, choices)
     low, high = 0, len(choices) - 1
     while low < high:  # memory falls as parts grow
         middle = (low + high) // 2
@@ -240,8 +242,24 @@ def parts_that_fit(learner: Learner, batch: Batch, limit: int, at_least: int) ->
         else:
             low = middle + 1
     if (needed := learner.peak_bytes(batch, choices[low])) > limit:
-        raise OutOfMemory(f"--memory-limit {limit}: a step takes {needed} bytes even in the smallest parts")
+        raise _too_much(limit, needed)
     return choices[low]
+
+
+def _from_the_most(learner: Learner, batch: Batch, limit: int, choices: Sequence[int]) -> int:
+    """The same where a process keeps what it freed: after a large trial every smaller one looks as large."""
+    found = 0
+    for parts in reversed(choices):
+        if (needed := learner.peak_bytes(batch, parts)) > limit:
+            if not found:
+                raise _too_much(limit, needed)
+            break
+        found = parts
+    return found
+
+
+def _too_much(limit: int, needed: int) -> OutOfMemory:
+    return OutOfMemory(f"--memory-limit {limit}: a step takes {needed} bytes even in the smallest parts")
 
 
 def in_parts(batch: Batch, parts: int) -> Iterator[tuple[Floats, Floats, Floats]]:
