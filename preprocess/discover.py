@@ -21,7 +21,8 @@ from preprocess._found import Findings, real_path
 from preprocess._naming import Named, give_names, layout_path
 from preprocess.errors import UsageError
 from preprocess.inputs import find, glob_base
-from preprocess.label_groups import LabelSource, Role, merged
+from preprocess.label_groups import merged
+from preprocess.label_profiles import LabelSource, Role
 from preprocess.labels import LabelTable, RowSet, build, labelled
 from preprocess.layouts import AUTO, LAYOUTS, Layout, Place, place, profile_of, select
 from preprocess.names import stem

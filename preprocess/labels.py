@@ -16,17 +16,9 @@ import dataclasses
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from preprocess.label_groups import (
-    FINENESS,
-    Group,
-    LabelSource,
-    Role,
-    TableProfile,
-    check_same,
-    make_group,
-    merged,
-)
+from preprocess.label_groups import FINENESS, Group, check_same, make_group, merged
 from preprocess.label_paths import FileName
+from preprocess.label_profiles import LabelSource, Role, TableProfile
 from preprocess.label_values import cast, widest
 from preprocess.names import stem
 from preprocess.packed import Packed, ScannedCodec, SourceCodec

@@ -14,7 +14,6 @@ import contextlib
 import gc
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +26,7 @@ from trainer.augment import Augmenter
 from trainer.backends.base import (
     Learner,
     PendingStep,
-    Recipe,
-    StepPlan,
     choose_backend,
-    open_learner,
     parts_that_fit,
     prepare,
     require_divisible,
@@ -42,6 +38,7 @@ from trainer.dataset import Dataset, open_dataset
 from trainer.errors import Diverged
 from trainer.folds import fold_facts, split, without_positives
 from trainer.interrupts import Interrupts
+from trainer.learner import FoldJob, new_learner, weights_record
 from trainer.lesions import LesionMaps
 from trainer.logs import Log, logs_of
 from trainer.metrics import scores
@@ -49,14 +46,13 @@ from trainer.mixup import mixed
 from trainer.position import Position, Tally, chosen_by
 from trainer.predictions import Level, Predictions
 from trainer.progress import Reporter
-from trainer.records import Floats, Split
+from trainer.records import Floats
 from trainer.runfolder import (
     MODEL,
     PREDICTIONS,
     WEIGHTS,
     FoldResult,
     Identity,
-    RunFolder,
     opened,
     write_environment,
     write_json,
@@ -65,9 +61,6 @@ from trainer.targets import Labels, labels_of
 from trainer.windows import Marks, lesions_of, shown_size, windows_of
 
 if TYPE_CHECKING:
-    import keras
-
-    from trainer.models import WeightsRecord
     from trainer.optimizers import Phase
 
 _TOLD = 20
@@ -97,23 +90,6 @@ class FitSummary:
     """True if there was nothing left to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoldJob:
-    """What one fold's training needs."""
-
-    run: RunFolder
-    dataset: Dataset
-    labels: Labels
-    marks: Marks
-    split: Split
-    config: TrainConfig
-    execution: ExecutionConfig
-    devices: tuple[str, ...]
-    augmenter: Augmenter
-    """Read once, for all folds."""
-    weights: WeightsRecord
-
-
 def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSummary:
     """Train the folds asked for, or go on where they were left.
 
@@ -138,7 +114,7 @@ def fit(request: FitRequest, report: Reporter, interrupts: Interrupts) -> FitSum
     usable = labels if not config.data.window or lesions is None else lesions.known(labels)
     splits = [split(dataset, usable, fold) for fold in _folds(execution.fold, dataset)]
     augmentation = augmenter.to_yaml()
-    record = _weights_record(config)
+    record = weights_record(config)
     marks = lesions.sha256() if lesions else ""
     identity = Identity(config, dataset, augmentation, record.sha256 or "", marks)
     with opened(request.out, identity, overwrite=execution.overwrite) as run:
@@ -364,44 +340,6 @@ class FoldTraining:
             raise KeyboardInterrupt
 
 
-def new_learner(job: FoldJob, steps_per_epoch: int, epoch: int) -> Learner:
-    """Model and optimiser for the phase that `epoch` is in, drawn from the seed."""
-    import keras
-
-    from trainer.losses import loss_spec, per_example
-    from trainer.models import PixelStatistics, build, with_lesion_map
-    from trainer.optimizers import make_optimizer, phase_at
-
-    config, dataset, train = job.config, job.dataset, job.split.train
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(config.optimization.seed)
-    keras.config.set_dtype_policy(config.optimization.precision.value)
-    positives = job.labels.positives(train)
-    spec = loss_spec(config, job.labels.heads, len(train) - positives, positives)
-    # Labels of the batches are soft already.
-    spec = replace(spec, soft_positive=1.0, positive_label=config.data.soft_positive)
-    full, known = float((1 << dataset.bits) - 1), dataset.manifest.statistics
-    statistics = PixelStatistics(known.mean / full, known.std / full) if known.mean and known.std else None
-
-    def build_model() -> keras.Model:
-        if _weights_record(config) != job.weights:
-            raise UsageError(
-                f"--weights {config.model.weights}: the file has changed since the training began"
-            )
-        size, data = shown_size(dataset, config), config.data
-        model = build(config.model, size, job.labels.heads, data.bags, data.bag_views, statistics)
-        return model if job.marks.lesions is None else with_lesion_map(model)
-
-    recipe = Recipe(
-        build=build_model,
-        optimizer=lambda model, phase: make_optimizer(config.optimization, model, steps_per_epoch, phase),
-        loss=partial(per_example, spec=spec),
-        phase=phase_at(config.optimization, epoch),
-        plan=StepPlan.of(config.optimization, job.execution),
-    )
-    return open_learner(config.optimization.backend, recipe, job.devices)
-
-
 def _folds(wanted: str, dataset: Dataset) -> tuple[int, ...]:
     return tuple(range(dataset.manifest.config.folds)) if wanted == "all" else (int(wanted),)
 
@@ -418,9 +356,3 @@ def _tell(dataset: Dataset, labels: Labels, lesions: LesionMaps | None, report: 
     if lesions is not None:
         unmarked = labels.positives(known) - lesions.marked
         report.note(f"{lesions.marked} positive images have lesion boxes, {unmarked} have none")
-
-
-def _weights_record(config: TrainConfig) -> WeightsRecord:
-    from trainer.models import weights_record
-
-    return weights_record(config.model)

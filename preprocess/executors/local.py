@@ -21,15 +21,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Generic, Self, TypeVar, cast
 
 from preprocess.errors import RunAborted
 from preprocess.executors.base import Record, Task
 from preprocess.executors.devices import Device, DeviceQueue, DeviceTask
+from preprocess.executors.jobs import LATE, STARVED, Cause, Job, Work, Worker
 from preprocess.executors.process import Process
 from preprocess.executors.worker import At, Done, Ended, Failed, Faulted, Starved
 
@@ -47,74 +47,6 @@ _DEVICE_START_S = 120.0
 _FROM_OUTSIDE = frozenset(
     signal.Signals(number).name for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """How a process ended: for the item's row, if it is to blame, and in words for the run's record."""
-
-    code: str
-    message: str
-    name: str
-
-    @staticmethod
-    def of_exit(status: int | None) -> Cause:
-        """From a process's exit status. The row does not name the signal: that is the heap's mood."""
-        name = f"exit status {status}"
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name
-        if name == "SIGKILL":
-            return Cause("out_of_memory", "its process was killed, alone too", name)
-        return Cause("decoder_crashed", "its process crashed, alone too", name)
-
-
-_LATE = Cause("timeout", "took longer than --image-timeout-s, alone too", "timeout")
-_STARVED = Cause("out_of_memory", "the worker's memory limit was reached", "memory limit")
-
-
-@dataclass(slots=True)
-class Job(Generic[R]):
-    """A task, and what was learnt of it from processes that ended."""
-
-    task: Task[R]
-    tried: set[int] = field(default_factory=set)
-    """Items that were tried alone, or are to be."""
-    waiting: int = 0
-    """Trials that are not over."""
-    unexplained: int = 0
-    """Ends of processes since the last item was blamed."""
-    isolated: bool = False
-    ends: Counter[int | None] = field(default_factory=Counter)
-    """By item in hand, since everything was tried alone."""
-    killed: Counter[int] = field(default_factory=Counter)
-    """Trials that something outside ended."""
-    blamed: set[int] = field(default_factory=set)
-    lost_on: set[str] = field(default_factory=set)
-    """Devices whose worker ended on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Generic[R]):
-    """What a worker is given: a whole task, or one item of it alone."""
-
-    job: Job[R]
-    alone: int | None = None
-    undisturbed: bool = False
-
-
-@dataclass(slots=True)
-class Worker(Generic[R]):
-    """One live process, the work in its hands and the item it named last."""
-
-    process: Process
-    work: Work[R] | None = None
-    begun: bool = False
-    item: int | None = None
-    since: float = 0.0
-    verdict: Cause | None = None
-    """Why it ended, if it could still say so."""
-    used: bool = False
-    device: Device | None = None
 
 
 class LocalExecutor:
@@ -195,7 +127,7 @@ class _Supervisor(Generic[R]):
                 if self._is_late(worker):
                     yield from self._listen(worker)
                 if self._is_late(worker):
-                    self._bury(worker, _LATE)
+                    self._bury(worker, LATE)
 
     def release(self) -> None:
         """End the workers that still have work in hand (the run was given up)."""
@@ -304,7 +236,7 @@ class _Supervisor(Generic[R]):
         elif isinstance(message, Failed):
             raise RunAborted(message.message)
         elif isinstance(message, Starved):
-            worker.verdict = _STARVED
+            worker.verdict = STARVED
         elif isinstance(message, Faulted):
             if worker.item is None and worker.device is None:
                 raise RunAborted(f"internal fault: {message.message}")

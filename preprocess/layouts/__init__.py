@@ -10,7 +10,7 @@ identity.
 from __future__ import annotations
 
 from preprocess.errors import UsageError
-from preprocess.label_groups import TableProfile
+from preprocess.label_profiles import TableProfile
 from preprocess.layouts import cmmd, pacs, rsna, vindr
 from preprocess.layouts.base import Layout, Place
 from preprocess.tables import Table

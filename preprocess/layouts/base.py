@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from preprocess.label_groups import TableProfile
+from preprocess.label_profiles import TableProfile
 from preprocess.records import Identity
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 
-from preprocess.label_groups import TableProfile
+from preprocess.label_profiles import TableProfile
 from preprocess.layouts.base import Layout, Place
 from preprocess.records import Identity
 

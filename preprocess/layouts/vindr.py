@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from preprocess.label_groups import TableProfile
+from preprocess.label_profiles import TableProfile
 from preprocess.label_values import fold
 from preprocess.layouts.base import Layout, Place
 from preprocess.records import Identity, LabelLevel
