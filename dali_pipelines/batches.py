@@ -78,6 +78,8 @@ class Batches(Generic[T]):
         self._config, self._decoder, self._host = config, decoder, host
         self._batch, self._finish, self._elsewhere = batch, finish, elsewhere
         self._taken: Callable[[], None] | None = None
+        self._asked: list[Future[T]] = []
+        """What is made elsewhere."""
         self._room = room or threading.Semaphore(in_flight(batch))
         self._handed_out = 0
         self._taking = threading.Lock()
@@ -100,6 +102,8 @@ class Batches(Generic[T]):
         self._closed = True
         for lane in self._lanes:
             lane.join()
+        for asked in self._asked:
+            asked.cancel()  # what nobody waits for any more must not be before the next shard's
         self._parsers.shutdown()
         self._maskers.shutdown()
         if left := self._parsing - self._handed_out:
@@ -236,7 +240,9 @@ class Batches(Generic[T]):
         try:
             item.stages, item.wanted, item.trace = None, None, Trace()
             if self._elsewhere is not None:
-                self._elsewhere(item.source).add_done_callback(partial(_hand_over, item))
+                asked = self._elsewhere(item.source)
+                self._asked.append(asked)
+                asked.add_done_callback(partial(_hand_over, item))
                 return
             item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
             self._hand_out(item)
@@ -254,6 +260,8 @@ class Batches(Generic[T]):
 
 
 def _hand_over(item: _Item[T], made: Future[T]) -> None:
+    if made.cancelled():
+        return
     with contextlib.suppress(InvalidStateError):  # a lane has failed meanwhile
         error = made.exception()
         if error is not None:

@@ -78,8 +78,8 @@ class Helpers:
         while job := self._jobs.get():
             future, call = job
             if future.set_running_or_notify_cancel():
-                helper = helper or _Helper()
                 try:
+                    helper = helper or _Helper()
                     future.set_result(helper.ask(call, self._timeout_s))
                 except HelperEnded as error:
                     helper = None

@@ -126,6 +126,15 @@ def inside(inputs: Sequence[str], out: str) -> str | None:
     return None
 
 
+def source_inside(sources: Sequence[SourceFile], out: str) -> str | None:
+    """The first source whose file lies in OUT, a folder: a list may name such."""
+    above = f"{real_path(out.removeprefix('file://'))}/"
+    for source in sources if not is_url(out) else ():
+        if not is_url(source.path) and os.path.abspath(source.path).startswith(above):
+            return source.source
+    return None
+
+
 def _content_test() -> Callable[[bytes], bool]:
     from preprocess.dicom import looks_like_dicom
 

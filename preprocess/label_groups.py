@@ -99,8 +99,7 @@ class Group:
                 continue
             if image == uid:  # it names one image in the world
                 return row
-            # A file stem such as `1-1` does so within its patient only.
-            if name is not None and image == name.stem and name.repeated and not self._agrees(row, known):
+            if name is not None and image == name.stem and name.repeated and not self._may_mean(row, known):
                 continue
             if not self._contradicts(row, known):
                 return row
@@ -114,9 +113,14 @@ class Group:
             row = self.by_key.get((known.patient_id or "", image), _NONE)
         return row if row >= 0 else None
 
-    def _agrees(self, row: int, known: Identity) -> bool:
+    def _may_mean(self, row: int, known: Identity) -> bool:
+        """Whether a row may be about an image whose name others have, too.
+
+        A file stem such as `1-1` names an image within its patient only; an image id without a patient does
+        so everywhere, as the table has it.
+        """
         patient = self.identity(row).patient_id
-        return patient is not None and patient == known.patient_id
+        return self.files is None if patient is None else patient == known.patient_id
 
     def _contradicts(self, row: int, known: Identity) -> bool:
         patient = self.identity(row).patient_id
@@ -290,17 +294,17 @@ def _index(group: Group) -> None:
 
 def _index_files(group: Group, files: Column[Cell]) -> None:
     """By path; by stem as long as one path has it, from then on with the patient that has one such path."""
-    first_of: dict[int, int] = {}
+    first_of: dict[tuple[int, str], int] = {}
     for row, (code, place) in enumerate(zip(files.codes().tolist(), group.images.codes(), strict=True)):
         path, image = files.values[code], group.images.values[place]
         if not path or not image:
             continue
-        first = first_of.setdefault(code, row)
+        patient = group.identity(row).patient_id or ""
+        first = first_of.setdefault((code, "" if "/" in path else patient), row)
         _join_rows(group, first, row, (path,))
         if first != row:
             continue
         group.by_path.add(path, row)
-        patient = group.identity(row).patient_id or ""
         earlier = group.by_image[place]
         if earlier == _NONE:
             group.by_image[place] = row

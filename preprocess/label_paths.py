@@ -9,11 +9,15 @@ Out: the row whose path ends as the file's does, folders included.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from preprocess.names import stem
+from preprocess.names import MEMBER_SEPARATOR, stem
 from preprocess.records import SourceFile
+
+_MOST_ALIKE = 256
+"""Rows whose last two components are the same that are looked through for a longer end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class FileName:
     @classmethod
     def of(cls, file: SourceFile, *, repeated: bool) -> Self:
         """The name of an input; inside an archive, that of its member."""
-        return cls(without_suffix(file.member or file.path), without_suffix(file.source), repeated)
+        below = file.source.rpartition(MEMBER_SEPARATOR)[2]
+        return cls(without_suffix(file.member or file.path), without_suffix(below), repeated)
 
     @property
     def stem(self) -> str:
@@ -42,18 +47,37 @@ class PathRows:
     """Rows by the paths that they are said of, if those have folders."""
 
     def __init__(self) -> None:
-        self._by_tail: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._by_path: dict[str, int] = {}
+        self._by_tail: dict[str, list[str]] = defaultdict(list)
 
     def add(self, path: str, row: int) -> None:
         """Note a row; `path` as `without_suffix` gives it, each once."""
         if "/" in path:
-            self._by_tail[_tail(path)].append((path, row))
+            self._by_path[path] = row
+            self._by_tail[_tail(path)].append(path)
 
     def find(self, name: FileName) -> int | None:
-        """The row whose path is the end of the file's, or ends with its name below the root: the longest."""
-        there = self._by_tail.get(_tail(name.path), ())
-        fitting = [(len(path), row) for path, row in there if _fits(path, name)]
-        return max(fitting)[1] if fitting else None
+        """The row whose path is the end of the file's, the longest; else the one whose path ends as its name.
+
+        Two paths that end with the name below the root may be two files: then there is none.
+        """
+        for start in _starts(name.path):
+            row = self._by_path.get(name.path[start:])
+            if row is not None:
+                return row
+        there = self._by_tail.get(_tail(name.path), ()) if "/" in name.source else ()
+        if len(there) > _MOST_ALIKE:
+            return None
+        ending = [path for path in there if f"/{path}".endswith(f"/{name.source}")]
+        return self._by_path[ending[0]] if len(ending) == 1 else None
+
+
+def _starts(path: str) -> Iterator[int]:
+    """Where its ends of two components and more begin, the longest first."""
+    start, last = 0, path.rfind("/")
+    while start <= last:
+        yield start
+        start = path.index("/", start) + 1
 
 
 def without_suffix(path: str) -> str:
@@ -61,11 +85,6 @@ def without_suffix(path: str) -> str:
     whole = path.replace("\\", "/").removeprefix("./")
     folder, slash, _ = whole.rpartition("/")
     return folder + slash + stem(whole)
-
-
-def _fits(path: str, name: FileName) -> bool:
-    ends = f"/{name.path}".endswith(f"/{path}")
-    return ends or ("/" in name.source and f"/{path}".endswith(f"/{name.source}"))
 
 
 def _tail(path: str) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from preprocess.config import PrepConfig, ResultConfig
-from preprocess.discover import Discovery, discover
+from preprocess.discover import Discovery, discover, source_inside
 from preprocess.duplicates import Duplicate, judge, shared_uids
+from preprocess.errors import UsageError
 from preprocess.executors.base import Executor
 from preprocess.labels import join
 from preprocess.packed import Packed, RejectCodec, ScannedCodec, SourceCodec
@@ -56,6 +57,8 @@ def make_plan(request: RunRequest, executor: Executor, reporter: Reporter) -> Pl
     """Decide what is to be done; reads headers, and pixels only of inputs that share a UID."""
     config = request.config.result
     discovery = discover(request.inputs, request.labels, request.layout)
+    if (within := source_inside(discovery.sources, str(request.out))) is not None:
+        raise UsageError(f"input {within} lies inside --out {request.out}; give another folder for --out")
     for note in discovery.notes:
         reporter.note(note)
     if discovery.tables_missing and request.to_learn_from:

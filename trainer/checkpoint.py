@@ -79,11 +79,8 @@ class Checkpoints:
                 found = Checkpoint(Position.from_json(text), arrays)
                 if found.position.best_epoch:
                     _read(self._best(found.position.best_epoch))
-            except OSError as error:
-                if error.errno not in _OF_DAMAGE:
-                    raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
-                self._pass_over(path, note)
-            except Exception:  # noqa: BLE001 - a flipped bit may look like anything to a parser
+            except Exception as error:  # noqa: BLE001 - a flipped bit may look like anything to a parser
+                _require_damage(path, error)
                 self._pass_over(path, note)
             else:
                 return found
@@ -105,6 +102,8 @@ class Checkpoints:
         path = self._best(epoch)
         try:
             *weights, (_, logits) = _read(path)[1]
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - a flipped bit may look like anything to a parser
             raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
         return tuple(weights), logits
@@ -128,6 +127,14 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if pattern.fullmatch(path.name))
+
+
+def _require_damage(path: Path, error: Exception) -> None:
+    """Raise where a file may be whole, but cannot be read now: for want of memory, or of a disk."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+        raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
 
 
 def _write(path: Path, text: str, arrays: Arrays) -> None:

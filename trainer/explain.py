@@ -112,7 +112,8 @@ def explain(run: Run, request: Request) -> Answer:
                 _write(explanation, trace, request, method)
             done.append(_light(explanation))
     finally:  # of an interruption, too: the table has what there is
-        _write_table(done, request.out / "explanations.csv")
+        if done:
+            _write_table(done, request.out / "explanations.csv")
     return _answer(done)
 
 

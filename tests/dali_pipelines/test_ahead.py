@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import multiprocessing
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.phantom_dicom import SYNTAXES, DicomSpec, write_dicom
+from dali_pipelines import helpers
 from dali_pipelines.batches import Batches, in_flight
 from dali_pipelines.helpers import HelperEnded
 from dali_pipelines.tasks import DeviceShardTask, Finished, Station, opened
@@ -120,6 +122,30 @@ def test_a_helper_that_was_killed_while_idle_costs_one_image_and_nothing_waits_f
     with station.begun.of(shards[1], station, None) as batches:
         assert hashes(batches) == by_cpu(shards[1])
     assert free(station) == in_flight(BATCH)
+
+
+def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    some = helpers.Helpers(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(helpers, "_Helper", none)
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                some.submit(int, "3").result(timeout=30)
+    assert some.submit(int, "3").result(timeout=60) == 3
+    some.close()
+
+
+def test_work_of_a_shard_that_is_given_up_is_not_before_the_next_ones() -> None:
+    some = helpers.Helpers(1)
+    some.submit(int, "1").result(timeout=60)
+    begun, waiting = some.submit(time.sleep, 0.5), [some.submit(time.sleep, 60) for _ in range(3)]
+    assert all(each.cancel() for each in waiting)
+    assert some.submit(int, "3").result(timeout=30) == 3
+    assert begun.done()
+    some.close()
 
 
 def begin(station: Station, shards: list[DeviceShardTask]) -> Batches[Finished]:

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.discover import contains, discover, inside
+from preprocess.discover import contains, discover, inside, source_inside
 from preprocess.errors import UsageError
 from preprocess.names import is_dicom_name, safe_name, safe_path, stem, with_suffix
+from preprocess.records import SourceFile
 from tests.instances import DATA, needs_data
 from tests.preprocess.trees import DICOM, RSNA_COLUMNS, RSNA_ROWS, archive, dicom, rsna, text
 
@@ -487,6 +488,16 @@ def test_inside_says_which_input_would_be_lost_in_the_output(tmp_path: Path) -> 
     assert inside([f"{out}2/images", str(tmp_path), f"{tmp_path}/*/x.dcm"], out) is None
     assert inside(["memory://set/in"], "memory://set") == "memory://set/in"
     assert inside(["memory://set2/in"], "memory://set") is None
+
+
+def test_a_list_may_not_name_files_in_the_output(tmp_path: Path) -> None:
+    (tmp_path / "out" / "images").mkdir(parents=True)
+    sources = [
+        SourceFile(name, f"{tmp_path}/{name}") for name in ("in/a.dcm", "out2/a.dcm", "out/images/a.dcm")
+    ]
+    assert source_inside(sources, str(tmp_path / "out")) == "out/images/a.dcm"
+    assert source_inside(sources[:2], str(tmp_path / "out")) is None
+    assert source_inside([SourceFile("a", "s3://out/a.dcm")], "s3://out") is None
 
 
 def test_contains_says_whether_a_walk_would_meet_the_output(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def test_rows_about_one_path_must_agree_and_those_of_others_need_not() -> None:
         labels("path,y a/1.dcm,1 b/1.dcm,0 a/1,0")
 
 
-def test_a_name_that_several_inputs_have_is_no_image() -> None:
-    for rows in ("image_id,y 1-1,1", "path,y 1-1.dcm,1", "patient_id,image_id,y p,1-1,1"):
+def test_a_name_that_several_inputs_have_is_no_image_of_a_path_or_of_another_patient() -> None:
+    for rows in ("path,y 1-1.dcm,1", "patient_id,image_id,y p,1-1,1", "patient_id,filename,y p,1-1.dcm,1"):
         table = labels(rows)
         twice, once = named("/in/a/1-1"), named("/in/a/1-1", repeated=False)
         assert table.match(Identity(), Identity(), None, twice).labels == ()
@@ -107,6 +107,48 @@ def test_a_name_that_several_inputs_have_is_no_image() -> None:
         assert table.match(Identity(), Identity("q"), None, twice).labels == ()
     table = labels("image_id,y 1.2.3,1")
     assert values(table.match(Identity(), Identity("q"), "1.2.3", named("/in/a/1.2.3")).labels) == {"y": 1}
+
+
+def test_an_image_id_without_patients_is_the_same_image_in_every_folder() -> None:
+    """Raw and processed pictures, or a copy of a tree."""
+    table = labels("image_id,y img1,1 img2,0")
+    for folder in ("raw", "processed"):
+        assert values(table.match(Identity(), Identity("p"), None, named(f"/in/{folder}/img1")).labels) == {
+            "y": 1
+        }
+
+
+def test_names_without_folders_are_told_apart_by_their_patients() -> None:
+    table = labels("patient_id,filename,view,y P1,1-1.dcm,CC,0 P2,1-1.dcm,MLO,1")
+    for patient, view, y in (("P1", "CC", 0), ("P2", "MLO", 1)):
+        found = table.match(Identity(), Identity(patient), None, named(f"/in/{patient}/1-1"))
+        assert (found.identity.view, values(found.labels)) == (view, {"y": y})
+    same = labels("patient_id,filename,y P1,1-1.dcm,1 P2,1-1.dcm,1")
+    assert values(same.match(Identity(), Identity("P2"), None, named("/in/x/1-1")).labels) == {"y": 1}
+
+
+def test_what_a_path_ends_with_counts_before_what_ends_with_a_name() -> None:
+    table = labels("path,y site_a/P1/1-1.dcm,0 site_a/P2/1-1.dcm,0 site_b/P1/1-1.dcm,1")
+    found = table.match(Identity(), Identity(), None, named("/x/site_a/P1/1-1", root="/x/site_a/"))
+    assert values(found.labels) == {"y": 0}
+    two = labels("path,y C:\\d\\train\\P1\\1-1.dcm,0 C:\\d\\validation\\P1\\1-1.dcm,1")
+    assert two.match(Identity(), Identity(), None, named("/x/P1/1-1", root="/x/")).labels == ()
+
+
+def test_a_member_of_an_archive_is_found_by_its_folder() -> None:
+    table = labels("path,y site_a/P1/1-1.dcm,0 site_a/P2/1-1.dcm,1")
+    for patient, y in (("P1", 0), ("P2", 1)):
+        file = SourceFile(f"site_a.zip::{patient}/1-1.dcm", "/x/site_a.zip", f"{patient}/1-1.dcm")
+        found = table.match(Identity(), Identity(), None, FileName.of(file, repeated=True))
+        assert values(found.labels) == {"y": y}
+
+
+def test_many_rows_with_one_end_are_found_at_once() -> None:
+    rows = " ".join(f"P{number:05}/L_CC/1.dcm,{number % 2}" for number in range(20_000))
+    table = labels(f"path,y {rows}")
+    for number in range(0, 20_000, 7):
+        found = table.match(Identity(), Identity(), None, named(f"/in/P{number:05}/L_CC/1"))
+        assert values(found.labels) == {"y": number % 2}
 
 
 def test_one_name_in_two_paths_of_a_patient_is_told_by_its_folder_only() -> None:

@@ -154,9 +154,16 @@ def test_a_disk_that_does_not_answer_costs_no_checkpoint(
     def broken(path: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
+    def hungry(*_: object) -> None:
+        raise MemoryError
+
     with monkeypatch.context() as patch:
         patch.setattr("trainer.checkpoint._read", broken)
         with pytest.raises(RunAborted, match=r"step-00000003\.npz cannot be read: Input/output error"):
+            checkpoints.latest(unheard)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.checkpoint._array", hungry)
+        with pytest.raises(MemoryError):
             checkpoints.latest(unheard)
     assert checkpoints.latest(unheard) is not None
 
