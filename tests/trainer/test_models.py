@@ -87,7 +87,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     np.save(folder / "logits.npy", np.asarray(model(images)))
     models.save(model, folder / "fold=0" / "model.keras")
     models.save(model, folder / "model.keras")
-    (folder / "preprocessing.json").write_text('{"height": 64}')
+    (folder / "preprocessing.json").write_text('{"height": 64, "width": 48}')
     del model
     yield folder
     keras.backend.clear_session()
@@ -311,6 +311,6 @@ def test_bags_use_the_views_that_are_there(pooling: BagPooling, tmp_path: Path) 
 def test_bags_export_with_their_absent_views(fmt: Format, tmp_path: Path) -> None:
     model = models.build(config("resnet_tiny"), (32, 32), HEADS, BagPooling.NOISY_OR, 3)
     models.save(model, tmp_path / "run" / "fold=1" / "model.keras")
-    (tmp_path / "run" / "preprocessing.json").write_text("{}")
-    report = export_run(tmp_path / "run", 1, fmt, tmp_path / "out")
+    (tmp_path / "run" / "preprocessing.json").write_text('{"height": 32, "width": 32}')
+    report = export_run(tmp_path / "run", 1, fmt, tmp_path / f"out.{fmt}")
     assert report.max_abs_difference <= 1e-5
