@@ -127,8 +127,8 @@ def inside(inputs: Sequence[str], out: str) -> str | None:
 
 
 def source_inside(sources: Sequence[SourceFile], out: str) -> str | None:
-    """The first source whose file lies in OUT, a folder: a list may name such."""
-    above = f"{real_path(out.removeprefix('file://'))}/"
+    """The first source whose file lies in OUT, a folder, by its path: a list may name such."""
+    above = f"{os.path.abspath(out.removeprefix('file://'))}/"
     for source in sources if not is_url(out) else ():
         if not is_url(source.path) and os.path.abspath(source.path).startswith(above):
             return source.source
