@@ -53,7 +53,8 @@ from preprocess.spill import Results, Sorted
 _MAY_PASS = frozenset({"unreadable"})
 """What the scan could read and a moment later nobody could."""
 _PLACE = struct.Struct(">QQ")  # sorts as the pair of numbers does
-_DATA_FILE = re.compile(r"fold=\d+/part-\d{5,}\.(tfrecord|parquet)|images/[^/]+/[^/]+\.png")
+DATA_FILE = re.compile(r"fold=\d+/part-\d{5,}\.(tfrecord|parquet)|images/[^/]+/[^/]+\.png")
+"""What shards are written to, below OUT."""
 
 
 def shard_key(plan: ShardPlan, config: ResultConfig, pseudonyms: Pseudonyms) -> str:
@@ -215,13 +216,14 @@ def _remove_stale(out: Place, finished: Results) -> None:
     with aborting_on_io_error(out):
         names = [name_below(out, path) for path in files_below(out)]
     for name in names:
-        if _DATA_FILE.fullmatch(name) and name not in wanted:
+        if DATA_FILE.fullmatch(name) and name not in wanted:
             remove_file(out / name)
     if isinstance(out, Path):
-        _remove_empty_folders(out)
+        remove_empty_folders(out)
 
 
-def _remove_empty_folders(out: Path) -> None:
+def remove_empty_folders(out: Path) -> None:
+    """Of those that shards lie in."""
     with aborting_on_io_error(out):
         top = names_in(out)
         inner = [out / "images" / name for name in names_in(out / "images")] if "images" in top else []

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from preprocess.atomic import (
 )
 from preprocess.config import SCHEMA_VERSION, ResultConfig
 from preprocess.errors import ConfigMismatch, DatasetDamaged, RunAborted, UsageError
+from preprocess.journal import DATA_FILE, remove_empty_folders
 from preprocess.locks import LOCK, Lock, lock
 from preprocess.manifest import JOURNALS, MANIFEST, unsealed
 from preprocess.places import Place, files_below, name_below, names_in, read_bytes, size_of
@@ -151,18 +151,20 @@ def stored_config(out: Place) -> dict[str, Any] | None:
 
 
 def _clear(out: Place) -> None:
-    """Remove all that is ours but the lock; the manifest first: a part must never claim to be complete."""
+    """Remove all that we have written but the lock; the manifest first: a part never claims to be complete.
+
+    What else lies in `fold=*` and `images` is somebody's, perhaps an input that a list names.
+    """
     remove_file(out / MANIFEST)
     with aborting_on_io_error(out):
         files = files_below(out)
     for path in files:
-        if path != out / STATE / LOCK and _is_ours(name_below(out, path).split("/")[0]):
+        name = name_below(out, path)
+        written = name in _OURS or name.startswith(f"{STATE}/") or DATA_FILE.fullmatch(name)
+        if path != out / STATE / LOCK and (written or is_temporary(path.name)):
             remove_file(path)
     if isinstance(out, Path):
-        with aborting_on_io_error(out):
-            for entry in out.iterdir():
-                if entry.is_dir() and entry.name != STATE and _is_ours(entry.name):
-                    shutil.rmtree(entry)
+        remove_empty_folders(out)
 
 
 def key_file_of(out: Place, given: str | None) -> Path:

@@ -14,7 +14,8 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from trainer.records import Floats
 KEPT = 2
 _META = "position"
 _STEP = re.compile(r"step-\d{8}\.npz")
-_OF_DAMAGE = (None, errno.EINVAL, errno.ENOENT)
+_OF_DAMAGE = (None, errno.EINVAL)
 """What a file that is not whole may lead to; with any other error it may be whole, but cannot be read now."""
 _BEST = re.compile(r"best-\d{4}\.npz")
 
@@ -76,22 +77,19 @@ class Checkpoints:
         for path in reversed(self._files(_STEP)):
             try:
                 text, arrays = _read(path)
-                found = Checkpoint(Position.from_json(text), arrays)
+                found = Checkpoint(_position(text), arrays)
                 if found.position.best_epoch:
                     _read(self._best(found.position.best_epoch))
-            except Exception as error:  # noqa: BLE001 - a flipped bit may look like anything to a parser
-                _require_damage(path, error)
-                self._pass_over(path, note)
+            except (_Damaged, FileNotFoundError):
+                note(f"{path.name}, or the best epoch that it names, is damaged: it is passed over")
+                remove_file(path)
+            except OSError as error:
+                raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
             else:
                 return found
         if self._files(_BEST):
             note("no checkpoint of this fold can be read: it starts over")
         return None
-
-    @staticmethod
-    def _pass_over(path: Path, note: Callable[[str], None]) -> None:
-        note(f"{path.name}, or the best epoch that it names, is damaged: it is passed over")
-        remove_file(path)
 
     def save_best(self, epoch: int, weights: Arrays, logits: Floats) -> None:
         """Keep the weights and validation logits of an epoch (from 1). Raises RunAborted."""
@@ -102,9 +100,7 @@ class Checkpoints:
         path = self._best(epoch)
         try:
             *weights, (_, logits) = _read(path)[1]
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a flipped bit may look like anything to a parser
+        except (_Damaged, OSError) as error:
             raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
         return tuple(weights), logits
 
@@ -116,8 +112,8 @@ class Checkpoints:
         named = set()
         for step in self._files(_STEP):
             try:
-                named.add(Position.from_json(_meta(step)).best_epoch)
-            except Exception:  # noqa: BLE001 - likewise
+                named.add(_position(_meta(step)).best_epoch)
+            except (_Damaged, OSError):
                 continue
         if int(path.stem.removeprefix("best-")) not in named:
             remove_file(path)
@@ -129,14 +125,6 @@ class Checkpoints:
         return sorted(path for path in self.folder.iterdir() if pattern.fullmatch(path.name))
 
 
-def _require_damage(path: Path, error: Exception) -> None:
-    """Raise where a file may be whole, but cannot be read now: for want of memory, or of a disk."""
-    if isinstance(error, MemoryError):
-        raise error
-    if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
-        raise RunAborted(f"{path.name} cannot be read: {describe(error)}") from None
-
-
 def _write(path: Path, text: str, arrays: Arrays) -> None:
     """Arrays by place: names may hold what zip members may not."""
     head = json.dumps({"text": text, "names": [name for name, _ in arrays]})
@@ -146,17 +134,43 @@ def _write(path: Path, text: str, arrays: Arrays) -> None:
         file.commit()
 
 
+class _Damaged(Exception):
+    """A file is not what was written."""
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive of ours. Raises _Damaged, or OSError where it may be whole and the disk does not give it."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            yield members
+    except (MemoryError, FileNotFoundError):
+        raise
+    except Exception as error:  # a flipped bit may look like anything to a parser
+        if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+            raise
+        raise _Damaged(f"{type(error).__name__} in {path.name}") from None
+
+
 def _read(path: Path) -> tuple[str, Arrays]:
-    with zipfile.ZipFile(path) as members:
+    with _members(path) as members:
         head = json.loads(bytes(_array(members, _META)))
         arrays = tuple((name, _array(members, f"{place:05}")) for place, name in enumerate(head["names"]))
     return head["text"], arrays
 
 
 def _meta(path: Path) -> str:
-    with zipfile.ZipFile(path) as members:
+    with _members(path) as members:
         text: str = json.loads(bytes(_array(members, _META)))["text"]
     return text
+
+
+def _position(text: str) -> Position:
+    """Raises _Damaged: it is of another version of this program."""
+    try:
+        return Position.from_json(text)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _Damaged(type(error).__name__) from None
 
 
 def _array(members: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:

@@ -248,7 +248,7 @@ class _Supervisor(Generic[R]):
     def _answered(self, worker: Worker[R], work: Work[R], message: Done | Ended) -> Iterator[R]:
         """The worker is done with its work, and free for more."""
         if isinstance(message, Ended):
-            self._try_alone(worker, work, message)
+            self._try_alone(work.job, message)
             return
         self._record.peak_worker_bytes = max(self._record.peak_worker_bytes, message.peak_bytes)
         if work.alone is None:
@@ -281,17 +281,10 @@ class _Supervisor(Generic[R]):
         else:
             self._suspect(work.job, worker.item, cause)
 
-    def _try_alone(self, worker: Worker[R], work: Work[R], end: Ended) -> None:
+    def _try_alone(self, job: Job[R], end: Ended) -> None:
         """A process beside a device's ended on an item: that is tried alone, and the device is not blamed."""
-        job = work.job
         self._record.lost += 1
         self._record.causes[end.cause] += 1
-        if (
-            end.index in job.tried and worker.device is not None
-        ):  # what it gave alone is known: no item's doing
-            self._devices.has_ended(worker.device, work)
-            self._devices.put(work)
-            return
         job.tried.add(end.index)
         job.waiting += 1
         undisturbed = end.cause == "SIGKILL"

@@ -118,7 +118,8 @@ def test_a_picture_of_a_file_that_we_reject_is_counted_and_ends_nothing(tmp_path
 
 
 def test_pillow_keeps_eight_bits(tmp_path: Path) -> None:
-    pillow = pytest.importorskip("bench.peers.pillow", exc_type=ImportError)
+    from bench.peers import pillow
+
     pixels = np.tile(np.arange(200, dtype=np.uint8), (300, 1))
     spec = DicomSpec(transfer_syntax_uid=SYNTAXES["jpeg-2000"], bits_stored=8, windows=(("128", "256"),))
     picture = pillow.prepare(str(write_dicom(tmp_path / "a.dcm", pixels, spec)), *SIZE)

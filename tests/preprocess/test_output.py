@@ -113,6 +113,16 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         output.refuse_foreign(tmp_path)
 
 
+def test_overwrite_leaves_what_we_did_not_write(tmp_path: Path) -> None:
+    with output.opened(tmp_path, ResultConfig(), overwrite=False):
+        for name in ("images/p/i.png", "images/p/i.dcm", "fold=0/part-00000.parquet", ".bcd/thumbnails/t"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+    with output.opened(tmp_path, ResultConfig(bits=8), overwrite=True):
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"images/p/i.dcm", ".bcd/lock", ".bcd/config.json"}
+
+
 @pytest.mark.parametrize("name", ["images", "fold=0", "report.html"])
 def test_what_only_looks_like_ours_is_not(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
