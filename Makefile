@@ -25,7 +25,7 @@ demo: $(READY)
 		--format tfrecord --format parquet --format png
 	$(BIN)/bcd-prep verify $(DEMO)/dataset
 	$(BIN)/bcd-train fit $(DEMO)/dataset --out $(DEMO)/run --model resnet_tiny --weights phantoms --head-blocks 0 --pooling top \
-		--dropout 0 --lesions $(DEMO)/phantoms/lesions.csv --epochs 1 --fold all
+		--dropout 0 --lesions $(DEMO)/phantoms/lesions.csv --epochs 2 --fold all
 	$(BIN)/bcd-train predict $(DEMO)/run $(DEMO)/phantoms/test_images --out $(DEMO)/submission.csv --submission
 	@echo
 	@echo "Open $(DEMO)/dataset/report.html and $(DEMO)/run/report.html in a browser."

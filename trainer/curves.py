@@ -141,7 +141,7 @@ def probabilities(cases: Cases) -> str:
 def history(lines: Sequence[Line], y: str) -> str:
     """A training's values by epoch."""
     with _figure("epoch", y) as (figure, axes):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for line in lines:
             axes.plot(np.arange(1, len(line.values) + 1), line.values, "o-", ms=2.5, label=line.label)
         axes.legend(frameon=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -36,3 +37,13 @@ def test_a_history_is_drawn_with_its_gaps(values: list[float]) -> None:
     text = history([Line("training", values), Line("validation", np.array(values) + 0.1)], "loss")
     assert "training" in text
     assert "validation" in text
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_epochs_are_counted_in_whole_numbers(epochs: int) -> None:
+    text = history([Line("training", np.linspace(0.5, 0.4, epochs))], "loss")
+    axis = text.split('id="matplotlib.axis_1"')[1].split('id="matplotlib.axis_2"')[0]
+    *ticks, label = re.findall(r">([^<>\s]+)</text>", axis)
+    assert label == "epoch"
+    assert "1" in ticks
+    assert all(tick.isdigit() for tick in ticks)
