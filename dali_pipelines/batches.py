@@ -78,8 +78,8 @@ class Batches(Generic[T]):
         self._config, self._decoder, self._host = config, decoder, host
         self._batch, self._finish, self._elsewhere = batch, finish, elsewhere
         self._taken: Callable[[], None] | None = None
-        self._asked: list[Future[T]] = []
-        """What is made elsewhere."""
+        self._asked: set[Future[T]] = set()
+        """What is being made elsewhere; what is done leaves, and takes its picture along."""
         self._room = room or threading.Semaphore(in_flight(batch))
         self._handed_out = 0
         self._taking = threading.Lock()
@@ -102,7 +102,7 @@ class Batches(Generic[T]):
         self._closed = True
         for lane in self._lanes:
             lane.join()
-        for asked in self._asked:
+        for asked in tuple(self._asked):
             asked.cancel()  # what nobody waits for any more must not be before the next shard's
         self._parsers.shutdown()
         self._maskers.shutdown()
@@ -239,10 +239,13 @@ class Batches(Generic[T]):
         """All stages on the CPU."""
         try:
             item.stages, item.wanted, item.trace = None, None, Trace()
+            if self._closed:  # nobody waits for it any more
+                return
             if self._elsewhere is not None:
                 asked = self._elsewhere(item.source)
-                self._asked.append(asked)
+                self._asked.add(asked)
                 asked.add_done_callback(partial(_hand_over, item))
+                asked.add_done_callback(self._asked.discard)
                 return
             item.trace = pipeline.steps(item.source, self._config, CpuDecoder())
             self._hand_out(item)

@@ -25,7 +25,7 @@ from preprocess.label_groups import merged
 from preprocess.label_profiles import LabelSource, Role
 from preprocess.labels import LabelTable, RowSet, build, labelled
 from preprocess.layouts import AUTO, LAYOUTS, Layout, Place, place, profile_of, select
-from preprocess.names import stem
+from preprocess.names import MEMBER_SEPARATOR, stem
 from preprocess.packed import Packed, SourceCodec
 from preprocess.records import Identity, Label, LabelColumn, SourceFile
 from preprocess.tables import is_url, read_table, stack
@@ -120,7 +120,7 @@ def inside(inputs: Sequence[str], out: str) -> str | None:
     """The first input that lies in OUT, where it would be removed as nothing that belongs there."""
     above = f"{out.rstrip('/')}/" if is_url(out) else f"{real_path(out.removeprefix('file://'))}/"
     for text in inputs:
-        base = glob_base(text.removeprefix("file://").split("::")[0])
+        base = glob_base(text.removeprefix("file://").split(MEMBER_SEPARATOR)[0])
         if f"{base if is_url(text) else real_path(base)}/".startswith(above):
             return text
     return None

@@ -124,6 +124,29 @@ def test_a_helper_that_was_killed_while_idle_costs_one_image_and_nothing_waits_f
     assert free(station) == in_flight(BATCH)
 
 
+def test_what_was_made_elsewhere_is_not_kept_and_what_was_not_is_cancelled(
+    station: Station, shards: list[DeviceShardTask]
+) -> None:
+    with station.begun.of(shards[0], station, None) as batches:
+        assert hashes(batches) == by_cpu(shards[0])
+        assert not batches._asked
+    some: list[Future[Finished]] = []
+
+    def never(_: SourceFile) -> Future[Finished]:
+        some.append(Future())
+        return some[-1]
+
+    sources = shards[1].sources[3:4] * 3
+    with Batches(
+        sources, CONFIG, station.decoder, station.host, BATCH, shards[1].finished, never, station.room
+    ):
+        deadline = time.monotonic() + 30
+        while len(some) < len(sources) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [each.cancelled() for each in some] == [True] * len(sources)
+    assert free(station) == in_flight(BATCH)
+
+
 def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
